@@ -1,0 +1,28 @@
+"""The venues by name. Adding one means a module here and its twin in the simulator, and touching nothing else."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from depthvault.config import Config, ExchangeConfig
+from depthvault.errors import ConfigError
+from depthvault.exchanges.base import Exchange
+
+_MODULES = {
+    "binance_spot": "BinanceSpot",
+    "binance_futures": "BinanceFutures",
+    "lighter": "Lighter",
+}
+
+
+def exchange(name: str, config: ExchangeConfig) -> Exchange:
+    """The venue `name` with its configuration."""
+    if name not in _MODULES:
+        raise ConfigError(f"no exchange {name!r}; there are {', '.join(_MODULES)}")
+    cls: type[Exchange] = getattr(import_module(f"depthvault.exchanges.{name}"), _MODULES[name])
+    return cls(config)
+
+
+def enabled_exchanges(config: Config) -> dict[str, Exchange]:
+    """The enabled venues by name."""
+    return {name: exchange(name, settings) for name, settings in config.exchanges.enabled().items()}
