@@ -1,1 +1,56 @@
+"""The command line. Each command is thin: it reads the configuration, calls one function and prints what it did.
 
+Exit codes: 0 done, 1 failure, 2 bad use (as Typer itself uses it).
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+import depthvault
+from depthvault.cli import archive, platform, query, recording
+from depthvault.cli.options import console, errors
+from depthvault.errors import ConfigError, DepthvaultError, UsageError
+
+app = typer.Typer(
+    name="depthvault",
+    help="Record crypto order books around the clock into an archive that can be proved complete.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        console.print(f"depthvault {depthvault.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print it.")) -> None:
+    """Record crypto order books around the clock into an archive that can be proved complete."""
+
+
+platform.register(app)
+recording.register(app)
+archive.register(app)
+query.register(app)
+
+
+def main() -> None:
+    """Run the command line; every error of ours is one clear line."""
+    try:
+        app()
+    except (ConfigError, UsageError) as error:
+        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except DepthvaultError as error:
+        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
