@@ -34,11 +34,13 @@ def register(app: typer.Typer) -> None:
         data_dir: DataDir = None,
     ) -> None:
         """Record one venue into journals until SIGINT, SIGTERM or the end of `--duration`."""
-        from collectors.collector import main
-
         loaded = configuration(config, data_dir)
         loaded.exchanges[exchange]  # a wrong name is an error before anything starts
-        raise typer.Exit(main(loaded, exchange, instance=instance, shard=_shard(shard), duration=seconds(duration)))
+        part, limit = _shard(shard), seconds(duration)
+
+        from collectors.collector import main
+
+        raise typer.Exit(main(loaded, exchange, instance=instance, shard=part, duration=limit))
 
     @command(app, "seal", panel=PANEL, example="depthvault seal --all")
     def seal(
