@@ -1,1 +1,24 @@
+"""Data quality: Great Expectations suites over metrics that DuckDB computes from the compacted files.
 
+`validate()` judges the staged files of one venue and period. A period that fails is archived all the same and marked
+`degraded`: nothing is ever dropped here.
+"""
+
+from __future__ import annotations
+
+from expectations.suites import Rule, rules
+from expectations.validate import StagedFile, Subject, examine
+from expectations.verdict import AVAILABLE, DEGRADED, Check, Verdict, read_verdict
+
+__all__ = [
+    "AVAILABLE",
+    "DEGRADED",
+    "Check",
+    "Rule",
+    "StagedFile",
+    "Subject",
+    "Verdict",
+    "examine",
+    "read_verdict",
+    "rules",
+]

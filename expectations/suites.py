@@ -1,0 +1,120 @@
+"""What must hold of a channel: one suite of rules each, over the metrics of a symbol's part of the file.
+
+A rule is a closed range for one metric. Metrics without a rule are kept as figures and judge nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from depthvault.schemas import CHANNELS
+
+MINIMUM_SHARE = 0.99
+"""Share of the period that a stream must have been connected and subscribed: 36 seconds of an hour may be missing."""
+
+LAG_MS = (-2_000.0, 10_000.0)
+"""Mean of received minus event time. Outside of it the host's clock is off, or the recorder cannot keep up."""
+
+_MUST_HAVE_ROWS = frozenset({"depth_diff", "depth_partial", "depth_snapshot", "book_ticker", "kline", "mark_price"})
+"""Channels of which even a quiet symbol says something within a period."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`low <= metric <= high`; None leaves a side open. An `optional` metric may be absent (None)."""
+
+    metric: str
+    low: float | None
+    high: float | None
+    meaning: str
+    optional: bool = False
+
+    def holds(self, value: float | None) -> bool:
+        """Whether the rule holds of `value`."""
+        if value is None:
+            return self.optional
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+
+def _zero(metric: str, meaning: str) -> Rule:
+    return Rule(metric, 0, 0, meaning)
+
+
+_COMMON = (
+    _zero("duplicates", "no key stands twice"),
+    _zero("order_violations", "rows stand in chain order"),
+    Rule("symbol_runs", 1, 1, "a symbol's rows stand together"),
+    _zero("nulls", "required columns are filled"),
+    _zero("outside_period", "every event belongs to this period by its own time"),
+    _zero("bad_prices", "prices are finite and above zero"),
+    _zero("bad_sizes", "sizes are finite and not negative"),
+    _zero("unknown_sources", "the source is stream, rest or refill"),
+    _zero("coverage_events_difference", "the coverage table counts the same rows"),
+)
+# The file as a whole: one row a channel.
+FILE_RULES = (
+    _zero("schema_faults", "the columns are those of the data dictionary"),
+    _zero("rows_difference", "the file has the rows that compaction wrote down"),
+    _zero("bytes_difference", "the file has the SHA-256 that compaction wrote down"),
+    _zero("symbols_difference", "the file has the symbols that compaction wrote down"),
+)
+_LAG = Rule("lag_mean_ms", *LAG_MS, "our clock and the venue's agree, and frames do not wait", optional=True)
+_SHARE = Rule("share", MINIMUM_SHARE, 1.0, "the stream was connected and subscribed for the period")
+_CONTINUITY = (
+    _zero("breaks_undeclared", "every break of the chain is declared in gaps"),
+    _zero("gaps_unfounded", "no gap is declared where the chain is whole"),
+)
+_TIMES = Rule("time_regression_ms", 0, 0, "the venue's times do not step back along the chain")
+_LEVELS = _zero("uneven_levels", "each price has its size")
+_CROSSED = _zero("crossed", "the best bid is below the best ask")
+
+_SPECIFIC: dict[str, tuple[Rule, ...]] = {
+    "depth_diff": (
+        *_CONTINUITY,
+        _TIMES,
+        _LEVELS,
+        _LAG,
+        _SHARE,
+        _zero("ids_reversed", "first id is not above final id"),
+    ),
+    "depth_partial": (_LEVELS, _CROSSED, _SHARE, _zero("ids_reversed", "first id is not above final id")),
+    "depth_snapshot": (
+        _LEVELS,
+        _CROSSED,
+        _zero("one_sided", "a full book has both sides"),
+        _zero("over_limit", "no more levels than were asked for"),
+        _zero("cadence_exceeded", "a snapshot came at least every other turn of the published cadence"),
+    ),
+    "book_ticker": (_CROSSED, _LAG, _SHARE),
+    "agg_trade": (*_CONTINUITY, _TIMES, _LAG, _SHARE, _zero("ids_reversed", "first trade is not after the last")),
+    "trade": (_LAG, _SHARE),
+    "kline": (
+        *_CONTINUITY,
+        _SHARE,
+        _zero("candles_impossible", "low <= open, close <= high, and takers bought no more than was traded"),
+        _zero("times_reversed", "a candle closes after it opens"),
+    ),
+    "liquidation": (_SHARE, _zero("unknown_sides", "the side is BUY or SELL")),
+    "mark_price": (_SHARE, _zero("rates_impossible", "a funding rate is within half of the position's value")),
+    "funding_rate": (
+        _zero("rates_impossible", "a funding rate is within half of the position's value"),
+        Rule("intervals_impossible", 0, 0, "a funding interval has 1 to 24 hours"),
+    ),
+    "open_interest": (),
+    "instrument": (),
+    "collector_event": (
+        _zero("unknown_kinds", "the kind is one of the data dictionary"),
+        _zero("malformed_details", "the detail is JSON"),
+        _zero("malformed_frames", "every frame could be decoded"),
+    ),
+}
+
+
+def rules(channel: str) -> tuple[Rule, ...]:
+    """The suite of `channel`, over the metrics of one symbol."""
+    least = 1 if channel in _MUST_HAVE_ROWS else 0
+    rows = Rule("rows", least, None, "there are events" if least else "rows were counted")
+    return (rows, *_COMMON, *_SPECIFIC[channel])
+
+
+assert set(_SPECIFIC) == set(CHANNELS), "each channel has a suite"

@@ -1,0 +1,259 @@
+"""Every expectation holds of a healthy period, and each one fails when data with its fault is put in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from depthvault.schemas import CHANNELS
+from expectations import Subject, examine, rules
+from expectations.suites import FILE_RULES
+
+from healthy_periods import EVENTS, SYMBOLS, healthy, moment, stage
+
+Rows = list[dict[str, Any]]
+INF, NAN = float("inf"), float("nan")
+
+
+def failed(subject: Subject, folder: Path) -> set[tuple[str, str]]:
+    return {(check.symbol, check.metric) for check in examine(subject, folder).failures}
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_a_healthy_period_passes(channel: str, tmp_path: Path) -> None:
+    verdict = examine(stage(tmp_path, healthy(channel), channel), tmp_path / "out")
+    assert [str(check) for check in verdict.failures] == []
+    assert verdict.condition == "available"
+    assert verdict.judged == len(SYMBOLS) * len(rules(channel)) + len(FILE_RULES)
+
+
+def test_a_healthy_spot_chain_counts_on_without_naming_its_predecessor(tmp_path: Path) -> None:
+    assert failed(stage(tmp_path, healthy("depth_diff", chained=False), "depth_diff"), tmp_path) == set()
+
+
+def put(position: int, **values: Any) -> Callable[[Rows], Rows]:
+    def change(rows: Rows) -> Rows:
+        rows[position] |= values
+        return rows
+
+    return change
+
+
+def drop(position: int) -> Callable[[Rows], Rows]:
+    def change(rows: Rows) -> Rows:
+        del rows[position]
+        return rows
+
+    return change
+
+
+def double(position: int) -> Callable[[Rows], Rows]:
+    def change(rows: Rows) -> Rows:
+        rows.insert(position, dict(rows[position]))
+        return rows
+
+    return change
+
+
+def swap(position: int) -> Callable[[Rows], Rows]:
+    def change(rows: Rows) -> Rows:
+        rows[position], rows[position + 1] = rows[position + 1], rows[position]
+        return rows
+
+    return change
+
+
+def split_symbol(rows: Rows) -> Rows:
+    rows.append(rows.pop(0))
+    return rows
+
+
+def stretch_snapshots(rows: Rows) -> Rows:
+    for i, row in enumerate(rows):
+        row["request_time"] = moment(i * 151)
+    return rows
+
+
+def slow_clock(rows: Rows) -> Rows:
+    for row in rows:
+        row["received_time"] = row["event_time"] - timedelta(seconds=3)
+    return rows
+
+
+BTC = SYMBOLS[0]
+# (channel, the fault, the expectation that must fail, of which symbol)
+FAULTS: list[tuple[str, Callable[[Rows], Rows], str]] = [
+    *((channel, double(5), "duplicates") for channel in CHANNELS if channel not in {"kline", "instrument"}
+      and channel not in {"funding_rate", "open_interest"}),
+    *((channel, double(1), "duplicates") for channel in ("kline", "instrument", "funding_rate", "open_interest")),
+    *((channel, swap(0), "order_violations") for channel in CHANNELS),
+    *((channel, split_symbol, "symbol_runs") for channel in CHANNELS),
+    *((channel, put(0, instance=None), "nulls") for channel in CHANNELS),
+    *((channel, put(0, source="guess"), "unknown_sources") for channel in CHANNELS),
+    ("depth_diff", put(-1, transaction_time=moment(60)), "outside_period"),
+    ("depth_diff", put(0, transaction_time=moment(-0.000001)), "outside_period"),
+    ("book_ticker", put(0, event_time=moment(61)), "outside_period"),
+    ("kline", put(0, close_time=moment(60)), "outside_period"),
+    ("instrument", put(-1, received_time=moment(60)), "outside_period"),
+    ("depth_diff", put(4, bid_prices=[100.0, 0.0]), "bad_prices"),
+    ("depth_diff", put(4, ask_prices=[100.0, NAN]), "bad_prices"),
+    ("depth_diff", put(4, bid_sizes=[-1.0, 1.0]), "bad_sizes"),
+    ("depth_diff", put(4, ask_sizes=[INF, 1.0]), "bad_sizes"),
+    ("depth_snapshot", put(4, bid_prices=[-1.0, -2.0]), "bad_prices"),
+    ("book_ticker", put(4, bid_price=0.0), "bad_prices"),
+    ("book_ticker", put(4, ask_size=-1.0), "bad_sizes"),
+    ("agg_trade", put(4, price=NAN), "bad_prices"),
+    ("agg_trade", put(4, quantity=-0.5), "bad_sizes"),
+    ("trade", put(4, price=-1.0), "bad_prices"),
+    ("kline", put(0, low=0.0), "bad_prices"),
+    ("kline", put(0, volume=Decimal(-1)), "bad_sizes"),
+    ("liquidation", put(0, price=0.0), "bad_prices"),
+    ("mark_price", put(0, mark_price=-1.0), "bad_prices"),
+    ("open_interest", put(0, open_interest=Decimal(-1)), "bad_sizes"),
+    ("instrument", put(0, tick_size=-1.0), "bad_sizes"),
+    ("depth_diff", drop(7), "breaks_undeclared"),
+    ("depth_diff", put(7, epoch=1), "breaks_undeclared"),
+    ("agg_trade", drop(7), "breaks_undeclared"),
+    ("kline", put(1, open_time=moment(31)), "breaks_undeclared"),
+    ("depth_diff", put(9, transaction_time=moment(1)), "time_regression_ms"),
+    ("agg_trade", put(9, transaction_time=moment(1)), "time_regression_ms"),
+    ("depth_diff", put(4, bid_sizes=[1.0]), "uneven_levels"),
+    ("depth_partial", put(4, ask_sizes=[1.0]), "uneven_levels"),
+    ("depth_snapshot", put(4, ask_sizes=[1.0]), "uneven_levels"),
+    *((channel, slow_clock, "lag_mean_ms") for channel in ("depth_diff", "book_ticker", "agg_trade", "trade")),
+    ("depth_diff", put(4, first_update_id=5000), "ids_reversed"),
+    ("depth_partial", put(4, first_update_id=5000), "ids_reversed"),
+    ("agg_trade", put(4, first_trade_id=5000), "ids_reversed"),
+    ("depth_partial", put(4, bid_prices=[100.5, 99.0]), "crossed"),
+    ("depth_snapshot", put(4, bid_prices=[100.5, 99.0]), "crossed"),
+    ("book_ticker", put(4, bid_price=100.5), "crossed"),
+    ("depth_snapshot", put(4, bid_prices=[], bid_sizes=[]), "one_sided"),
+    ("depth_snapshot", put(4, limit=1), "over_limit"),
+    ("depth_snapshot", stretch_snapshots, "cadence_exceeded"),
+    ("kline", put(0, high=99.5), "candles_impossible"),
+    ("kline", put(0, taker_buy_volume=Decimal(6)), "candles_impossible"),
+    ("kline", put(0, close_time=moment(0)), "times_reversed"),
+    ("liquidation", put(0, side="LONG"), "unknown_sides"),
+    ("mark_price", put(0, funding_rate=-0.6), "rates_impossible"),
+    ("mark_price", put(0, funding_rate=NAN), "rates_impossible"),
+    ("funding_rate", put(0, funding_rate=0.6), "rates_impossible"),
+    ("funding_rate", put(0, interval_hours=0), "intervals_impossible"),
+    ("collector_event", put(0, kind="surprise"), "unknown_kinds"),
+    ("collector_event", put(0, detail="{"), "malformed_details"),
+    ("collector_event", put(0, kind="malformed"), "malformed_frames"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("channel", "fault", "metric"), FAULTS, ids=[f"{c}-{m}-{i}" for i, (c, _, m) in enumerate(FAULTS)])
+def test_a_fault_fails_its_expectation(
+    channel: str, fault: Callable[[Rows], Rows], metric: str, tmp_path: Path
+) -> None:
+    schema = pa.schema([field.with_nullable(True) for field in CHANNELS[channel].schema])
+    subject = stage(tmp_path, fault(healthy(channel)), channel, schema=schema)
+    verdict = examine(subject, tmp_path / "out")
+    assert metric in {check.metric for check in verdict.failures}, [str(check) for check in verdict.failures]
+    assert verdict.condition == "degraded"
+    assert verdict.channels == {channel: "degraded"}
+
+
+def test_every_rule_is_broken_by_some_test() -> None:
+    ledger = {"rows", "coverage_events_difference", "share", "gaps_unfounded"}
+    broken = {(channel, metric) for channel, _, metric in FAULTS}
+    shared = {"bad_prices", "bad_sizes", "outside_period"}  # the same code for all channels, broken in several
+    missing = {
+        (channel, rule.metric)
+        for channel in CHANNELS
+        for rule in rules(channel)
+        if rule.metric not in ledger | shared and (channel, rule.metric) not in broken
+    }
+    assert missing == set()
+
+
+def test_a_break_that_gaps_declares_is_no_failure(tmp_path: Path) -> None:
+    rows = drop(7)(healthy("depth_diff"))
+    subject = stage(tmp_path, rows, "depth_diff", gaps=[{"last_id": rows[6]["final_update_id"]}])
+    assert failed(subject, tmp_path) == set()
+
+
+@pytest.mark.parametrize("status", ["bridged", "refilled"])
+def test_a_break_that_gaps_calls_closed_is_a_failure(status: str, tmp_path: Path) -> None:
+    rows = drop(7)(healthy("agg_trade"))
+    subject = stage(tmp_path, rows, "agg_trade", gaps=[{"last_id": 76, "status": status}])
+    assert failed(subject, tmp_path) == {(BTC, "breaks_undeclared")}
+
+
+def test_a_break_declared_for_another_symbol_does_not_excuse_it(tmp_path: Path) -> None:
+    rows = drop(7)(healthy("agg_trade"))
+    subject = stage(tmp_path, rows, "agg_trade", gaps=[{"last_id": 76, "symbol": SYMBOLS[1]}])
+    # … and the gap that is declared for the other one is refuted by its whole chain
+    assert failed(subject, tmp_path) == {(BTC, "breaks_undeclared"), (SYMBOLS[1], "gaps_unfounded")}
+
+
+@pytest.mark.parametrize("channel", ["depth_diff", "agg_trade"])
+def test_a_gap_declared_where_the_chain_is_whole_is_a_failure(channel: str, tmp_path: Path) -> None:
+    rows = healthy(channel)
+    last_id = rows[3]["final_update_id" if channel == "depth_diff" else "agg_trade_id"]
+    subject = stage(tmp_path, rows, channel, gaps=[{"last_id": last_id, "status": "open"}])
+    assert failed(subject, tmp_path) == {(BTC, "gaps_unfounded")}
+
+
+def test_an_in_band_snapshot_neither_makes_nor_mends_a_break(tmp_path: Path) -> None:
+    rows = healthy("depth_diff")
+    snapshot = rows[3] | {"is_snapshot": True, "prev_final_update_id": 0, "final_update_id": rows[3]["final_update_id"] + 1}
+    rows.insert(4, snapshot)
+    assert failed(stage(tmp_path, rows, "depth_diff"), tmp_path) == set()
+    del rows[5]
+    assert failed(stage(tmp_path, rows, "depth_diff"), tmp_path) == {(BTC, "breaks_undeclared")}
+
+
+def test_a_missing_candle_is_no_failure_once_declared(tmp_path: Path) -> None:
+    rows = put(1, open_time=moment(31))(healthy("kline"))
+    assert failed(stage(tmp_path, rows, "kline", gaps=[{}]), tmp_path) == set()
+
+
+@pytest.mark.parametrize("channel", ["depth_diff", "book_ticker", "agg_trade", "trade", "kline", "mark_price"])
+def test_a_stream_that_was_down_for_too_long_fails(channel: str, tmp_path: Path) -> None:
+    subject = stage(tmp_path, healthy(channel), channel, coverage={BTC: {"share": 0.9}})
+    assert failed(subject, tmp_path) == {(BTC, "share")}
+
+
+def test_a_symbol_without_events_fails(tmp_path: Path) -> None:
+    subject = stage(tmp_path, healthy("depth_diff"), "depth_diff", coverage={"ETHUSDT": {"events": 0}})
+    assert failed(subject, tmp_path) == {("ETHUSDT", "rows")}
+
+
+def test_a_quiet_liquidation_stream_is_no_failure(tmp_path: Path) -> None:
+    subject = stage(tmp_path, healthy("liquidation"), "liquidation", coverage={"ETHUSDT": {"events": 0}})
+    assert failed(subject, tmp_path) == set()
+
+
+def test_a_coverage_table_that_counts_otherwise_fails(tmp_path: Path) -> None:
+    subject = stage(tmp_path, healthy("trade"), "trade", coverage={BTC: {"events": EVENTS + 1}})
+    assert failed(subject, tmp_path) == {(BTC, "coverage_events_difference")}
+
+
+@pytest.mark.parametrize(
+    ("paper", "metric"),
+    [
+        ({"rows": 1}, "rows_difference"),
+        ({"sha256": "0" * 64}, "bytes_difference"),
+        ({"symbols": ("BTCUSDT",)}, "symbols_difference"),
+    ],
+)
+def test_a_file_that_is_not_what_compaction_wrote_down_fails(
+    paper: dict[str, Any], metric: str, tmp_path: Path
+) -> None:
+    assert failed(stage(tmp_path, healthy("trade"), "trade", paper=paper), tmp_path) == {("", metric)}
+
+
+def test_a_file_with_a_wrong_column_type_fails_without_being_measured(tmp_path: Path) -> None:
+    schema = pa.schema(
+        [field.with_type(pa.float32()) if field.name == "price" else field for field in CHANNELS["trade"].schema]
+    )
+    assert ("", "schema_faults") in failed(stage(tmp_path, healthy("trade"), "trade", schema=schema), tmp_path)
