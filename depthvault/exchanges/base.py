@@ -128,6 +128,7 @@ class Frames:
     received_ns: wall clock at receipt. request_ns: wall clock when the request was sent, 0 for frames.
     streams: the stream name (frames) or request line (`rest`, `catalogue`). bodies: the bytes as received.
     symbols: the venue's market number to symbol, where frames carry only the number.
+    connections: the journal's connection numbers, for `collector_event`; may be empty for other channels.
     """
 
     sequences: list[int] = field(default_factory=list)
@@ -137,6 +138,7 @@ class Frames:
     bodies: list[bytes] = field(default_factory=list)
     source: str = "stream"
     symbols: Mapping[int, str] = field(default_factory=dict)
+    connections: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
