@@ -1,0 +1,244 @@
+"""Reads journals, whole or damaged: every good record once, every bad region declared, never an error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pyarrow as pa
+
+from depthvault.journal.record import HEADER, MAGIC, MAX_PAYLOAD, decode, is_intact
+from depthvault.journal.rows import STOP, Kind, Row, parse_body
+
+_SCAN_CHUNK = 1 << 20
+_SEQUENCE = ("sequence",)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The rows of one good record, which lies at `[start, end)` of the file.
+
+    `rows` has the columns of `record.SCHEMA`. Its sequence numbers are `[first_sequence, first_sequence + num_rows)`.
+    """
+
+    path: Path
+    start: int
+    end: int
+    first_sequence: int
+    rows: pa.RecordBatch
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(Row._make, zip(*(column.to_pylist() for column in self.rows.columns), strict=True))
+
+    @property
+    def last_sequence(self) -> int:
+        return self.first_sequence + int(self.rows.num_rows) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes `[start, end)` that hold no good record.
+
+    kind: `torn` (the file ends within a record: a crash, or a write still under way), `corrupt` (bytes changed) or
+    `missing` (no bad bytes, but sequence numbers are left out or come twice; then start == end).
+    last_sequence, next_sequence: the rows around it; None at the file's beginning and end. What lies between is lost.
+    """
+
+    path: Path
+    start: int
+    end: int
+    kind: str
+    reason: str
+    last_sequence: int | None
+    next_sequence: int | None
+
+    @property
+    def lost_rows(self) -> int | None:
+        """How many rows are lost; None when nothing follows that would tell."""
+        if self.next_sequence is None:
+            return None
+        return self.next_sequence - (-1 if self.last_sequence is None else self.last_sequence) - 1
+
+
+class Source(Protocol):
+    """Bytes at an offset, as far as there are any."""
+
+    def pread(self, size: int, offset: int) -> bytes: ...
+
+
+class BytesSource:
+    """A journal in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def pread(self, size: int, offset: int) -> bytes:
+        return self._data[offset : offset + size]
+
+
+class FileSource:
+    """A journal on disk. No memory map: the writer may cut a half-written record back while we read."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def pread(self, size: int, offset: int) -> bytes:
+        return os.pread(self._descriptor, size, offset)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[FileSource]:
+    """The file's bytes."""
+    source = FileSource(path)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def record_at(source: Source, offset: int) -> tuple[bytes, str]:
+    """The payload of the intact record at `offset`, else b'' and why there is none."""
+    header = source.pread(HEADER.size, offset)
+    if len(header) < HEADER.size:
+        return b"", "torn header" if header else "end"
+    magic, length, _ = HEADER.unpack(header)
+    if magic != MAGIC:
+        return b"", "no record begins here"
+    if length > MAX_PAYLOAD:
+        return b"", "impossible length"
+    payload = source.pread(length, offset + HEADER.size)
+    if len(payload) < length:
+        return b"", "torn record"
+    if not is_intact(header, payload):
+        return b"", "checksum does not hold"
+    return payload, ""
+
+
+def next_record(source: Source, offset: int, stop: int | None = None) -> int | None:
+    """Where the next intact record after `offset` begins; None when there is none before `stop` or the end."""
+    position = offset
+    while True:
+        chunk = source.pread(_SCAN_CHUNK, position)
+        if stop is not None:
+            chunk = chunk[: stop - position]
+        found = chunk.find(MAGIC)
+        while found >= 0:
+            payload, _ = record_at(source, position + found)
+            if payload and _batch(payload) is not None:
+                return position + found
+            found = chunk.find(MAGIC, found + 1)
+        if len(chunk) < len(MAGIC):
+            return None
+        position += len(chunk) - len(MAGIC) + 1  # a magic may lie across two chunks
+
+
+def _batch(payload: bytes, columns: tuple[str, ...] | None = None) -> pa.RecordBatch | None:
+    """The batch of an intact payload; None when it is not one of ours."""
+    try:
+        batch = decode(payload, columns)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, OSError):
+        return None
+    return batch if batch.num_rows else None
+
+
+def scan(
+    source: Source,
+    path: Path,
+    *,
+    offset: int = 0,
+    stop: int | None = None,
+    last_sequence: int | None = None,
+    columns: tuple[str, ...] | None = None,
+) -> Iterator[Batch | Damage]:
+    """Every good record and every damaged region of `source` from `offset` on (a record's start) up to `stop`.
+
+    `last_sequence`: of the row before `offset`; None at the beginning of the file (or when it does not matter).
+    `columns`: the columns wanted (`sequence` among them); the others are not decompressed.
+    """
+    expected = 0 if offset == 0 else None
+    if last_sequence is not None:
+        expected = last_sequence + 1
+    while stop is None or offset < stop:
+        payload, reason = record_at(source, offset)
+        batch = _batch(payload, columns) if payload else None
+        if batch is None:
+            if reason == "end":
+                return
+            resumed = next_record(source, offset + 1, stop)
+            end = resumed
+            if resumed is None:
+                end = stop if stop is not None else _end(source, offset)
+            assert end is not None
+            following = None if resumed is None else _first_sequence(source, resumed)
+            kind = "torn" if resumed is None and reason.startswith("torn") else "corrupt"
+            yield Damage(path, offset, end, kind, reason or "not a batch", last_sequence, following)
+            if resumed is None:
+                return
+            offset, expected = resumed, following
+            continue
+        end = offset + HEADER.size + len(payload)
+        first = int(batch.column(0)[0].as_py())
+        if expected is not None and first != expected:
+            yield Damage(path, offset, offset, "missing", f"expected row {expected}", last_sequence, first)
+        yield Batch(path, offset, end, first, batch)
+        last_sequence = first + int(batch.num_rows) - 1
+        offset, expected = end, last_sequence + 1
+
+
+def _first_sequence(source: Source, offset: int) -> int:
+    payload, _ = record_at(source, offset)
+    return int(decode(payload, _SEQUENCE).column(0)[0].as_py())
+
+
+def _end(source: Source, offset: int) -> int:
+    while chunk := source.pread(_SCAN_CHUNK, offset):
+        offset += len(chunk)
+    return offset
+
+
+def read(path: Path, *, offset: int = 0, stop: int | None = None) -> Iterator[Batch | Damage]:
+    """Every good record and every damaged region of the journal at `path`, in order.
+
+    offset: where to begin, the start of a record. stop: where to end. Never raises on damaged bytes; OSError when the
+    file cannot be opened or read.
+    """
+    with open_source(path) as source:
+        yield from scan(source, path, offset=offset, stop=stop)
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Every row that can be read."""
+    for part in read(path):
+        if isinstance(part, Batch):
+            yield from part
+
+
+def stop_reason(path: Path) -> str | None:
+    """Why the writer of the journal at `path` stopped, by its last row; None when there is no stop row."""
+    last: Batch | None = None
+    with open_source(path) as source:
+        offset = 0
+        previous = 0
+        # Whole records only need their headers read: the last one is what matters.
+        while True:
+            header = source.pread(HEADER.size, offset)
+            if len(header) < HEADER.size or not header.startswith(MAGIC):
+                break
+            previous, offset = offset, offset + HEADER.size + HEADER.unpack(header)[1]
+        for part in scan(source, path, offset=previous):
+            last = part if isinstance(part, Batch) else None
+    return None if last is None else _stop_reason_of(last)
+
+
+def _stop_reason_of(batch: Batch) -> str | None:
+    rows = batch.rows
+    if rows.column("kind")[-1].as_py() != Kind.EVENT or rows.column("stream")[-1].as_py() != STOP:
+        return None
+    return str(parse_body(rows.column("body")[-1].as_py()).get("reason", ""))
