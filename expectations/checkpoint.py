@@ -5,6 +5,7 @@ The context is ephemeral and analytics are off: nothing is written and nothing i
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,16 +38,17 @@ def judge(frames: Mapping[str, tuple[Mapping[str, Metrics], Sequence[Rule]]]) ->
     source = context.data_sources.add_pandas("metrics")
     definitions, frame_of = [], {}
     for name, (metrics, rules) in frames.items():
-        suite = context.suites.add(gx.ExpectationSuite(name=name))
-        for rule in rules:
-            for expectation in _expectations(gx, rule):
-                suite.add_expectation(expectation)
+        suite = context.suites.add(
+            gx.ExpectationSuite(name=name, expectations=[_expectation(gx, rule) for rule in rules])
+        )
         batch = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
         definition = gx.ValidationDefinition(name=name, data=batch, suite=suite)
         definitions.append(context.validation_definitions.add(definition))
         symbols = list(metrics)
         columns = {
-            rule.metric: pandas.Series([metrics[symbol].get(rule.metric) for symbol in symbols], dtype="float64")
+            rule.metric: pandas.Series(
+                [_judged(metrics[symbol].get(rule.metric), rule) for symbol in symbols], dtype="float64"
+            )
             for rule in rules
         }
         frame_of[name] = (symbols, pandas.DataFrame({"position": range(len(symbols)), **columns}))
@@ -67,13 +69,17 @@ def judge(frames: Mapping[str, tuple[Mapping[str, Metrics], Sequence[Rule]]]) ->
     return failures
 
 
-def _expectations(gx: Any, rule: Rule) -> list[Any]:
-    between = gx.expectations.ExpectColumnValuesToBeBetween(
+def _expectation(gx: Any, rule: Rule) -> Any:
+    return gx.expectations.ExpectColumnValuesToBeBetween(
         column=rule.metric, min_value=rule.low, max_value=rule.high, meta={"meaning": rule.meaning}
     )
-    if rule.optional:
-        return [between]
-    return [gx.expectations.ExpectColumnValuesToNotBeNull(column=rule.metric), between]
+
+
+def _judged(value: float | None, rule: Rule) -> float | None:
+    """What the frame holds for `value`: Great Expectations passes over nulls, so an absence that counts is infinite."""
+    if value is not None or rule.optional:
+        return value
+    return math.inf if rule.high is not None else -math.inf
 
 
 def _failures(validation: Any, symbols: Sequence[str]) -> Failures:

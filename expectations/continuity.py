@@ -16,26 +16,25 @@ from depthvault.schemas import CHANNELS, QUALITY
 _CLOSED = ("bridged", "refilled")
 """Statuses of gaps that another writer or a refill has closed: the file must show no break there."""
 
-# A link of the chain: each data row with the id it must continue from. Snapshots (Lighter) restart a book but prove
-# nothing about the changes between, so they neither make nor mend a break.
+# Links of the chain: each event with the id that it starts after. Futures and Lighter name it (`pu`, `begin_nonce`);
+# spot and trades count on, so it is the first id less one. Snapshots (Lighter) restart a book but prove nothing about
+# the changes between, so they neither make nor mend a break.
 _LINKS = {
     "depth_diff": """
         select symbol, final_update_id as id, epoch,
           lag(symbol) over () as previous_symbol, lag(final_update_id) over () as previous_id,
           lag(epoch) over () as previous_epoch,
-          prev_final_update_id as declared_previous, first_update_id as first_id
+          coalesce(prev_final_update_id, first_update_id - 1) as start_id
         from read_parquet($path) where not is_snapshot""",
     "agg_trade": """
         select symbol, agg_trade_id as id, 0 as epoch,
           lag(symbol) over () as previous_symbol, lag(agg_trade_id) over () as previous_id, 0 as previous_epoch,
-          null::bigint as declared_previous, agg_trade_id as first_id
+          agg_trade_id - 1 as start_id
         from read_parquet($path)""",
 }
-# Futures and Lighter name their predecessor (`pu`, `begin_nonce`); spot counts on: U is the previous u plus one.
-_FOLLOWS = """
-    epoch = previous_epoch
-    and case when declared_previous is not null then declared_previous = previous_id else first_id = previous_id + 1 end
-"""
+# Overlapping batches (two connections may cut the same changes otherwise) leave nothing out. Rows stand in chain order
+# (`order_violations` is 0), so the row before reaches farthest.
+_FOLLOWS = "epoch = previous_epoch and start_id <= previous_id"
 _CANDLES = """
     select symbol, "interval", epoch_us(open_time) as opened, epoch_us(close_time) as closed,
       lag(symbol) over () as previous_symbol, lag("interval") over () as previous_interval,

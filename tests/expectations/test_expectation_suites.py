@@ -10,12 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from healthy_periods import EVENTS, SYMBOLS, healthy, moment, stage
 
 from depthvault.schemas import CHANNELS
 from expectations import Subject, examine, rules
 from expectations.suites import FILE_RULES
-
-from healthy_periods import EVENTS, SYMBOLS, healthy, moment, stage
 
 Rows = list[dict[str, Any]]
 INF, NAN = float("inf"), float("nan")
@@ -150,7 +149,9 @@ FAULTS: list[tuple[str, Callable[[Rows], Rows], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("channel", "fault", "metric"), FAULTS, ids=[f"{c}-{m}-{i}" for i, (c, _, m) in enumerate(FAULTS)])
+@pytest.mark.parametrize(
+    ("channel", "fault", "metric"), FAULTS, ids=[f"{c}-{m}-{i}" for i, (c, _, m) in enumerate(FAULTS)]
+)
 def test_a_fault_fails_its_expectation(
     channel: str, fault: Callable[[Rows], Rows], metric: str, tmp_path: Path
 ) -> None:
@@ -205,11 +206,20 @@ def test_a_gap_declared_where_the_chain_is_whole_is_a_failure(channel: str, tmp_
 
 def test_an_in_band_snapshot_neither_makes_nor_mends_a_break(tmp_path: Path) -> None:
     rows = healthy("depth_diff")
-    snapshot = rows[3] | {"is_snapshot": True, "prev_final_update_id": 0, "final_update_id": rows[3]["final_update_id"] + 1}
+    snapshot = rows[3] | {
+        "is_snapshot": True,
+        "prev_final_update_id": 0,
+        "final_update_id": rows[3]["final_update_id"] + 1,
+    }
     rows.insert(4, snapshot)
     assert failed(stage(tmp_path, rows, "depth_diff"), tmp_path) == set()
     del rows[5]
     assert failed(stage(tmp_path, rows, "depth_diff"), tmp_path) == {(BTC, "breaks_undeclared")}
+
+
+def test_overlapping_batches_are_no_break(tmp_path: Path) -> None:
+    rows = put(7, prev_final_update_id=1067)(healthy("depth_diff"))
+    assert failed(stage(tmp_path, rows, "depth_diff"), tmp_path) == set()
 
 
 def test_a_missing_candle_is_no_failure_once_declared(tmp_path: Path) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from healthy_periods import healthy, stage
 
 from depthvault.durable import sha256_file
 from depthvault.schemas import QUALITY
 from expectations import examine, read_verdict
-
-from healthy_periods import healthy, stage
 
 
 def tree(folder: Path) -> dict[str, str]:
