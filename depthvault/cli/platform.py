@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from depthvault.cli.options import ConfigFile, DataDir, command, configuration, console
+from depthvault.errors import ConfigError
 
 PANEL = "Platform"
 
@@ -61,3 +62,29 @@ def register(app: typer.Typer) -> None:
             symbols = exchange.symbols if isinstance(exchange.symbols, str) else ", ".join(exchange.symbols)
             console.print(f"{name}: {symbols}; {', '.join(exchange.channels)}")
         console.print("the configuration is valid")
+
+    alerts_app = typer.Typer(help="Alerts by Telegram and mail.", no_args_is_help=True)
+    app.add_typer(alerts_app, name="alerts", rich_help_panel=PANEL)
+
+    @alerts_app.command("test", epilog="Example: `depthvault alerts test`")
+    def alerts_test(config: ConfigFile = None) -> None:
+        """Send a test message by every way that is configured, and say which arrived."""
+        from depthvault.alerts import Message, configured_senders
+        from depthvault.alerts.senders import SendError
+        from depthvault.config import Secrets
+
+        senders = configured_senders(configuration(config).alerts, Secrets())
+        if not senders:
+            raise ConfigError(
+                "no way to send alerts is configured: set TELEGRAM_BOT_TOKEN and TELEGRAM_CHAT_ID, "
+                "or SMTP_HOST and alerts.mail_to"
+            )
+        failed = False
+        for sender in senders:
+            try:
+                sender.send(Message("alerts test", "If you read this, Depthvault can reach you."))
+                console.print(f"{sender.name}: sent")
+            except SendError as error:
+                failed = True
+                console.print(f"[red]{error}[/]")
+        raise typer.Exit(1 if failed else 0)
