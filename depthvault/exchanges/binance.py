@@ -36,6 +36,7 @@ from depthvault.exchanges.decode.books import Book, BookReader, Scanner, decode_
 from depthvault.exchanges.decode.events import decode_events
 from depthvault.exchanges.decode.instruments import decode_instruments
 from depthvault.exchanges.decode.rows import REJECTIONS, Reader, Row, read_each, reason_of
+from depthvault.exchanges.decode.scan import BinanceScanner
 from depthvault.exchanges.decode.values import Numbers
 
 _ENVELOPE = b'{"stream":"'
@@ -315,9 +316,7 @@ class Binance(Exchange):
     diff_reader: ClassVar[BookReader]
     partial_reader: ClassVar[BookReader]
 
-    def scanner(self, channel: str) -> Scanner | None:
-        """The compiled scanner for a book channel, or None where it cannot be had."""
-        return None
+    scanners: ClassVar[Mapping[str, Scanner]]  # by book channel
 
     def decode(self, channel: str, frames: Frames, instance: str) -> Decoded:
         match channel:
@@ -326,13 +325,13 @@ class Binance(Exchange):
             case "instrument":
                 return decode_instruments(frames, instance, self.parse_catalogue, self.is_notice)
             case "depth_diff":
-                return decode_books(channel, frames, instance, type(self).diff_reader, self.scanner(channel))
+                return decode_books(channel, frames, instance, type(self).diff_reader, self.scanners[channel])
             case "depth_partial":
                 reader = type(self).partial_reader
-                return decode_books(channel, frames, instance, reader, self.scanner(channel), partial_levels)
+                return decode_books(channel, frames, instance, reader, self.scanners[channel], partial_levels)
             case "depth_snapshot":
                 limit = partial(_limit_of, self.default_limit)
-                return decode_books(channel, frames, instance, _snapshot_reader, self.scanner(channel), limit)
+                return decode_books(channel, frames, instance, _snapshot_reader, self.scanners[channel], limit)
             case "kline":
                 return self._decode_klines(frames, instance)
         readers = self.readers()
@@ -378,11 +377,21 @@ def _limit_of(default: int, line: str) -> int:
     return int(limit) if limit.isdecimal() else default
 
 
+def symbol_of_request(line: str) -> str:
+    """The symbol that a request line asks for."""
+    return request_parameters(line).get("symbol", "")
+
+
+SNAPSHOT_SCANNER = BinanceScanner(
+    ("lastUpdateId", "b", "a"), ("E", "T"), is_snapshot=True, enveloped=False, symbol_of=symbol_of_request
+)
+
+
 def _snapshot_reader(stream: str, body: bytes, numbers: Numbers) -> Book:
-    return rows.snapshot(request_parameters(stream).get("symbol", ""), body, numbers)
+    return rows.snapshot(symbol_of_request(stream), body, numbers)
 
 
 def _agg_trades(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
     if stream.startswith("GET "):
-        return rows.rest_agg_trades(request_parameters(stream).get("symbol", ""), body, numbers)
+        return rows.rest_agg_trades(symbol_of_request(stream), body, numbers)
     return rows.agg_trade(stream, body, numbers)

@@ -8,13 +8,16 @@ from typing import ClassVar
 
 from depthvault.exchanges import binance_rows as rows
 from depthvault.exchanges.base import Continuity, Head, Pacing, Request, Seed
-from depthvault.exchanges.binance import INTERVALS, Binance, request_path
-from depthvault.exchanges.decode.books import BookReader
+from depthvault.exchanges.binance import INTERVALS, SNAPSHOT_SCANNER, Binance, request_path
+from depthvault.exchanges.decode.books import BookReader, Scanner
 from depthvault.exchanges.decode.rows import Reader, Row
+from depthvault.exchanges.decode.scan import BinanceScanner
 from depthvault.exchanges.decode.values import Numbers
 
 PUBLIC = "public"
 MARKET = "market"
+
+_DIFF = ("e", "E", "T", "s", "U", "u", "pu", "b", "a")
 
 
 class FuturesContinuity(Continuity):
@@ -83,6 +86,11 @@ class BinanceFutures(Binance):
     }
     diff_reader: ClassVar[BookReader] = staticmethod(rows.futures_diff)
     partial_reader: ClassVar[BookReader] = staticmethod(rows.futures_partial)
+    scanners: ClassVar[dict[str, Scanner]] = {
+        "depth_diff": BinanceScanner(_DIFF),
+        "depth_partial": BinanceScanner(_DIFF, is_snapshot=True),
+        "depth_snapshot": SNAPSHOT_SCANNER,
+    }
 
     def route_of(self, channel: str) -> str:
         # A wrong category is acknowledged and stays silent. `@trade` is undocumented: silent on /market since April

@@ -355,7 +355,7 @@ def book_ticker(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
     COIN-M rows of the all-market stream are not ours.
     """
     data = _book_ticker(body).data
-    if data.st != USD_MARGINED:
+    if data.st != USD_MARGINED and stream.startswith("!"):
         return ()
     read = numbers.unsigned
     bid, bid_size, ask, ask_size = read(data.b), read(data.B), read(data.a), read(data.A)
@@ -424,7 +424,7 @@ def liquidation(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
     """A forced order: `z` filled so far, `ap` average price, `p` order price."""
     data = _force_order(body).data
     order = data.o
-    if order.st != USD_MARGINED:
+    if order.st != USD_MARGINED and stream.startswith("!"):
         return ()
     prices = (numbers.unsigned(order.p), numbers.optional(order.ap))
     sizes = (numbers.unsigned(order.q), numbers.optional(order.z))
@@ -439,7 +439,7 @@ def mark_price(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
     return [
         (micros(one.E), _symbol(one.s), read(one.p), read(one.i), read(one.r), optional_micros(one.T))
         for one in (data if isinstance(data, list) else (data,))
-        if one.st == USD_MARGINED
+        if one.st == USD_MARGINED or not stream.startswith("!")
     ]
 
 

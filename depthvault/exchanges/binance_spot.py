@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from depthvault.exchanges import binance_rows as rows
 from depthvault.exchanges.base import Continuity, Head, Pacing, Request, Seed
-from depthvault.exchanges.binance import Binance
-from depthvault.exchanges.decode.books import BookReader
+from depthvault.exchanges.binance import SNAPSHOT_SCANNER, Binance
+from depthvault.exchanges.decode.books import BookReader, Scanner
+from depthvault.exchanges.decode.scan import BinanceScanner
 
 
 class SpotContinuity(Continuity):
@@ -70,6 +71,11 @@ class BinanceSpot(Binance):
     }
     diff_reader: ClassVar[BookReader] = staticmethod(rows.spot_diff)
     partial_reader: ClassVar[BookReader] = staticmethod(rows.spot_partial)
+    scanners: ClassVar[dict[str, Scanner]] = {
+        "depth_diff": BinanceScanner(("e", "E", "s", "U", "u", "b", "a")),
+        "depth_partial": BinanceScanner(("lastUpdateId", "b", "a"), is_snapshot=True, symbol_of=rows.stream_symbol),
+        "depth_snapshot": SNAPSHOT_SCANNER,
+    }
 
     def route_of(self, channel: str) -> str:
         return ""

@@ -1,0 +1,147 @@
+"""The compiled scanner as a `Scanner`: bodies in, Arrow columns out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from depthvault.exchanges.decode.books import BOOK_SCHEMA, Integers, Scanned
+from depthvault.exchanges.decode.values import survives
+from depthvault.schemas import LEVELS, TIME
+
+Doubles = npt.NDArray[np.float64]
+
+_SHORTEST_LEVEL = 10  # `["1","1"],`
+_SLOW_TEXTS = 4096  # long number texts in a run of frames; where there are more, the reference takes over
+
+
+@lru_cache(maxsize=1)
+def kernels() -> ModuleType | None:
+    """The compiled module, imported at first use; None where Numba is not installed."""
+    try:
+        from depthvault.exchanges.decode import kernels as module
+    except ImportError:
+        return None
+    return module
+
+
+def joined(bodies: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], Integers]:
+    """All bodies as one buffer, and where each begins (one more than there are bodies)."""
+    starts = np.zeros(len(bodies) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, bodies), np.int64, len(bodies)), out=starts[1:])
+    return np.frombuffer(b"".join(bodies), np.uint8), starts
+
+
+def correct_slow(buffer: npt.NDArray[np.uint8], arrays: Sequence[Doubles], slow: Integers) -> int:
+    """Puts `float(text)` where the kernel found more digits than it trusts itself with; how many are inexact."""
+    inexact = 0
+    for array, index, start, end in slow.tolist():
+        text = buffer[start:end].tobytes().decode("ascii")
+        value = float(text)
+        arrays[array][index] = value
+        inexact += not survives(text, value)
+    return inexact
+
+
+def level_lists(counts: Integers, prices: Doubles, sizes: Doubles) -> tuple[pa.Array, pa.Array]:
+    """Prices and sizes of one side as lists that share their offsets."""
+    offsets = np.zeros(len(counts) + 1, np.int32)
+    np.cumsum(counts, out=offsets[1:])
+    shared = pa.array(offsets)
+    return (
+        pa.ListArray.from_arrays(shared, pa.array(prices), type=LEVELS),
+        pa.ListArray.from_arrays(shared, pa.array(sizes), type=LEVELS),
+    )
+
+
+def optional_times(values: Integers) -> pa.Array:
+    """Times in µs; negative ones are null."""
+    return pa.array(values, mask=values < 0).view(TIME)
+
+
+def strings(buffer: npt.NDArray[np.uint8], starts: Integers, ends: Integers) -> pa.Array:
+    """The ASCII texts at [start, end) of `buffer`."""
+    module = kernels()
+    assert module is not None
+    offsets = np.empty(len(starts) + 1, np.int32)
+    out = np.empty(int((ends - starts).sum()), np.uint8)
+    size = module.texts(buffer, starts, ends, offsets, out)
+    return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(out[:size]))
+
+
+@dataclass(frozen=True, slots=True)
+class BinanceScanner:
+    """Book frames of one Binance shape.
+
+    required, optional: the fields, by the venue's letters. is_snapshot: what the rows say. symbol_of: the symbol of a
+    stream name or request line, where the frame has none; bodies of request lines have no envelope.
+    """
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    is_snapshot: bool = False
+    enveloped: bool = True
+    symbol_of: Callable[[str], str] | None = None
+
+    def __call__(self, streams: Sequence[str], bodies: Sequence[bytes]) -> Scanned:
+        module = kernels()
+        if module is None or not bodies:
+            return Scanned(BOOK_SCHEMA.empty_table(), np.empty(0, np.int64), 0)
+        buffer, starts = joined(bodies)
+        count, most = len(bodies), len(buffer) // _SHORTEST_LEVEL + 1
+        ids = np.zeros((count, 5), np.int64)
+        spans = np.zeros((count, 6), np.int64)
+        taken = np.zeros(count, np.bool_)
+        bids, asks = np.empty((2, most)), np.empty((2, most))
+        slow = np.empty((_SLOW_TEXTS, 4), np.int64)
+        bits = _bits(module)
+        required = sum(bits[name] for name in self.required)
+        allowed = required | sum(bits[name] for name in self.optional)
+        spelled = "lastUpdateId" in self.required
+        bid_count, ask_count, slow_count = module.binance(
+            buffer, starts, self.enveloped, spelled, required, allowed, ids, spans, taken, bids, asks, slow
+        )
+        sides = [bids[0, :bid_count], bids[1, :bid_count], asks[0, :ask_count], asks[1, :ask_count]]
+        inexact = correct_slow(buffer, sides, slow[:slow_count])
+        where = np.flatnonzero(taken)
+        ids, spans = ids[where], spans[where]
+        if self.symbol_of is None:
+            symbols = strings(buffer, spans[:, module.SYMBOL_START].copy(), spans[:, module.SYMBOL_END].copy())
+        else:
+            symbols = pa.array([self.symbol_of(streams[position]) for position in where.tolist()], pa.string())
+        books = pa.Table.from_arrays(
+            [
+                optional_times(ids[:, module.EVENT].copy()),
+                symbols,
+                optional_times(ids[:, module.TRANSACTION].copy()),
+                pa.array(ids[:, module.FIRST].copy()),
+                pa.array(ids[:, module.FINAL].copy()),
+                pa.array(ids[:, module.PREVIOUS].copy()) if "pu" in self.required else pa.nulls(len(where), pa.int64()),
+                pa.array(np.full(len(where), self.is_snapshot)),
+                *level_lists(spans[:, module.BIDS], sides[0], sides[1]),
+                *level_lists(spans[:, module.ASKS], sides[2], sides[3]),
+            ],
+            schema=BOOK_SCHEMA,
+        )
+        return Scanned(books, where, inexact)
+
+
+def _bits(module: ModuleType) -> dict[str, int]:
+    return {
+        "E": 1 << module.EVENT,
+        "T": 1 << module.TRANSACTION,
+        "U": 1 << module.FIRST,
+        "u": 1 << module.FINAL,
+        "lastUpdateId": 1 << module.FINAL,
+        "pu": 1 << module.PREVIOUS,
+        "e": module.HAS_KIND,
+        "s": module.HAS_SYMBOL,
+        "b": module.HAS_BIDS,
+        "a": module.HAS_ASKS,
+    }
