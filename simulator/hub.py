@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +18,18 @@ from simulator.truth import CONNECTIONS, FAULTS, Ledger
 
 SLOW_READER_BYTES = 64 * 1024 * 1024
 """A client that lets this much pile up is disconnected, as the venues do with slow readers."""
+
+
+def ids_of(payload: bytes) -> tuple[int, int]:
+    """First and last id of a Binance event, (0, 0) where it has none."""
+    try:
+        data = json.loads(payload)
+    except ValueError:
+        return 0, 0
+    if not isinstance(data, dict):
+        return 0, 0
+    final = data.get("u") or data.get("a") or data.get("t") or 0
+    return (data.get("U", final), final) if isinstance(final, int) else (0, 0)
 
 
 class Stream:
@@ -226,6 +239,7 @@ class Hub:
             if kind == "duplicate":
                 connection.queue(text_frame(text))
             if kind:
+                ids = ids if ids[1] else ids_of(payload)
                 self.ledger.note(
                     self.venue,
                     FAULTS,
