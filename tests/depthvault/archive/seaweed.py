@@ -1,0 +1,106 @@
+"""A real S3 server for tests: SeaweedFS from its wheel, on loopback, with keys made for the run."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+
+
+@dataclass(frozen=True)
+class Server:
+    endpoint: str
+    access_key: str
+    secret_key: str
+    process: subprocess.Popen[bytes]
+
+    def client(self):  # type: ignore[no-untyped-def]
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="auto",
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=Config(request_checksum_calculation="when_required", s3={"addressing_style": "path"}),
+        )
+
+
+def weed_program() -> str | None:
+    beside = Path(sys.executable).with_name("weed")
+    return str(beside) if beside.exists() else shutil.which("weed")
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports whose gRPC twin (+10000) is free too, as the server wants both."""
+    held, ports = [], []
+    while len(ports) < count:
+        first = socket.socket()
+        first.bind(("127.0.0.1", 0))
+        port = first.getsockname()[1]
+        held.append(first)
+        if port + 10000 > 65535:
+            continue
+        twin = socket.socket()
+        try:
+            twin.bind(("127.0.0.1", port + 10000))
+        except OSError:
+            continue
+        held.append(twin)
+        ports.append(port)
+    for each in held:
+        each.close()
+    return ports
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Server]:
+    program = weed_program()
+    assert program is not None
+    access, secret = secrets.token_hex(8), secrets.token_hex(16)
+    master, volume, filer, s3 = _free_ports(4)
+    log = (folder / "weed.log").open("wb")
+    process = subprocess.Popen(
+        [
+            program, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
+            "-admin.ui=false", "-webdav=false", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            "-master.volumeSizeLimitMB=64", f"-master.port={master}", f"-volume.port={volume}",
+            f"-filer.port={filer}", f"-s3.port={s3}",
+        ],
+        env={**os.environ, "AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret, "HOME": str(folder)},
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )  # fmt: skip
+    server = Server(f"http://127.0.0.1:{s3}", access, secret, process)
+    try:
+        _await_ready(server, folder)
+        yield server
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+        log.close()
+
+
+def _await_ready(server: Server, folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        try:
+            server.client().create_bucket(Bucket="ready")
+            return
+        except Exception:  # noqa: BLE001 - whatever it says while it starts
+            time.sleep(0.2)  # the server gives no event to wait for
+    raise AssertionError(f"SeaweedFS did not start: {(folder / 'weed.log').read_text()[-2000:]}")
