@@ -1,0 +1,114 @@
+"""Views and macros on top of the channels: what researchers would otherwise write again in each query.
+
+Times are UTC. `imbalance` is (bid - ask) / (bid + ask) of sizes, from -1 (all ask) to 1 (all bid); `spread_percent` is
+100 · spread / mid. A crossed or empty side gives null, never a made-up number.
+"""
+
+from __future__ import annotations
+
+SCALAR_MACROS: dict[str, str] = {
+    "best_bid": "(bid_prices) AS list_max(bid_prices)",
+    "best_ask": "(ask_prices) AS list_min(ask_prices)",
+    "mid_price": "(bid, ask) AS (bid + ask) / 2",
+    "spread": "(bid, ask) AS ask - bid",
+    "spread_percent": "(bid, ask) AS 100 * (ask - bid) / nullif((bid + ask) / 2, 0)",
+    "imbalance": "(bid_size, ask_size) AS (bid_size - ask_size) / nullif(bid_size + ask_size, 0)",
+    "volume": "(sizes, levels := 2147483647) AS list_sum(sizes[1:levels])",
+}
+"""Scalar macros by name: the text after `CREATE MACRO <name>`. `volume(sizes, levels := 5)` adds the first levels."""
+
+_TOP_OF_BOOK = """
+SELECT exchange, received_time, event_time, transaction_time, symbol, instance, update_id,
+       bid_price, bid_size, ask_price, ask_size,
+       mid_price(bid_price, ask_price) AS mid_price,
+       spread(bid_price, ask_price) AS spread,
+       spread_percent(bid_price, ask_price) AS spread_percent,
+       imbalance(bid_size, ask_size) AS imbalance
+FROM book_ticker
+"""
+
+_SUMMARY_COLUMNS = """
+       best_bid, best_ask, mid_price(best_bid, best_ask) AS mid_price, spread(best_bid, best_ask) AS spread,
+       spread_percent(best_bid, best_ask) AS spread_percent, bid_volume, ask_volume,
+       imbalance(bid_volume, ask_volume) AS imbalance, bid_levels, ask_levels
+"""
+
+_SUMMARY_INNER = """
+              best_bid(bid_prices) AS best_bid, best_ask(ask_prices) AS best_ask,
+              volume(bid_sizes) AS bid_volume, volume(ask_sizes) AS ask_volume,
+              len(bid_prices) AS bid_levels, len(ask_prices) AS ask_levels
+"""
+
+_DEPTH_SUMMARY = f"""
+SELECT exchange, channel, received_time, event_time, symbol, update_id, {_SUMMARY_COLUMNS}
+FROM (
+    SELECT exchange, 'depth_partial' AS channel, received_time, event_time, symbol, final_update_id AS update_id,
+           {_SUMMARY_INNER}
+    FROM depth_partial
+    UNION ALL
+    SELECT exchange, 'depth_snapshot', received_time, event_time, symbol, last_update_id, {_SUMMARY_INNER}
+    FROM depth_snapshot
+)
+"""
+
+_BOOK_AT = """(which_exchange, which_symbol, at_time, lookback := INTERVAL 2 HOUR) AS TABLE (
+WITH seeds AS (
+    SELECT received_time, last_update_id AS id, bid_prices, bid_sizes, ask_prices, ask_sizes
+    FROM depth_snapshot
+    WHERE exchange = which_exchange AND symbol = which_symbol
+      AND received_time >= at_time::TIMESTAMPTZ - lookback AND received_time <= at_time::TIMESTAMPTZ
+    UNION ALL
+    SELECT received_time, final_update_id, bid_prices, bid_sizes, ask_prices, ask_sizes
+    FROM depth_diff
+    WHERE is_snapshot AND exchange = which_exchange AND symbol = which_symbol
+      AND received_time >= at_time::TIMESTAMPTZ - lookback AND received_time <= at_time::TIMESTAMPTZ
+), seed AS (
+    SELECT * FROM seeds ORDER BY received_time DESC, id DESC LIMIT 1
+), changes AS (
+    SELECT depth_diff.*, seed.id AS seed_id,
+           lag(final_update_id) OVER (ORDER BY epoch, final_update_id) AS last_id
+    FROM depth_diff, seed
+    WHERE NOT is_snapshot AND exchange = which_exchange AND symbol = which_symbol
+      AND depth_diff.received_time >= at_time::TIMESTAMPTZ - lookback - INTERVAL 1 MINUTE
+      AND depth_diff.received_time <= at_time::TIMESTAMPTZ
+      AND final_update_id > seed.id
+), provenance AS (
+    -- A chain is whole when each event names the one before (prev_final_update_id), or, where the venue has no such
+    -- id, begins right after it. The first one must begin at or before the snapshot's end.
+    SELECT count(*) AS diffs_applied,
+           coalesce(bool_or(CASE
+               WHEN last_id IS NULL THEN coalesce(prev_final_update_id, first_update_id - 1) > seed_id
+               WHEN prev_final_update_id IS NULL THEN first_update_id <> last_id + 1
+               ELSE prev_final_update_id <> last_id END) OR count(DISTINCT epoch) > 1, false) AS gap_crossed
+    FROM changes
+), levels AS (
+    SELECT 'bid' AS side, unnest(bid_prices) AS price, unnest(bid_sizes) AS size, id FROM seed
+    UNION ALL SELECT 'ask', unnest(ask_prices), unnest(ask_sizes), id FROM seed
+    UNION ALL SELECT 'bid', unnest(bid_prices), unnest(bid_sizes), final_update_id FROM changes
+    UNION ALL SELECT 'ask', unnest(ask_prices), unnest(ask_sizes), final_update_id FROM changes
+), standing AS (
+    SELECT side, price, arg_max(size, id) AS size FROM levels GROUP BY ALL HAVING arg_max(size, id) > 0
+)
+SELECT side, row_number() OVER (PARTITION BY side ORDER BY CASE side WHEN 'bid' THEN -price ELSE price END) AS level,
+       price, size, seed.received_time AS snapshot_time, seed.id AS snapshot_update_id, diffs_applied, gap_crossed
+FROM standing, seed, provenance
+ORDER BY side DESC, level
+)"""
+
+TABLE_MACROS: dict[str, str] = {"book_at": _BOOK_AT}
+"""Table macros by name. `book_at(exchange, symbol, time, lookback := INTERVAL 2 HOUR)`: the book's levels from the
+newest snapshot received within `lookback` before `time` and every later diff received by then; `gap_crossed` is true
+when that chain is broken, so that the levels cannot be trusted. No snapshot gives no rows."""
+
+VIEWS: dict[str, str] = {"top_of_book": _TOP_OF_BOOK, "depth_summary": _DEPTH_SUMMARY}
+"""Derived views by name: `top_of_book` (each change of the best prices, from book_ticker) and `depth_summary` (best
+prices and total volumes of each stored partial or whole book)."""
+
+
+def statements() -> list[str]:
+    """What creates all macros and derived views, in an order in which each finds what it needs."""
+    return [
+        *(f"CREATE MACRO {name}{text}" for name, text in SCALAR_MACROS.items()),
+        *(f"CREATE VIEW {name} AS {text}" for name, text in VIEWS.items()),
+        *(f"CREATE MACRO {name}{text}" for name, text in TABLE_MACROS.items()),
+    ]

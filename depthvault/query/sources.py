@@ -1,0 +1,217 @@
+"""Which files make up each table at this moment: archived ones by the manifests, sealed ones by their receipts.
+
+Data moves from journals to live files to the archive. A live file counts as long as no manifest names it among its
+inputs, so a period that is being archived is seen once, whichever moment a reader comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from depthvault.archive import manifest
+from depthvault.layout import Layout
+from depthvault.period import Period
+from depthvault.query.pruning import Range
+from depthvault.schemas import CHANNELS
+from depthvault.seal.receipts import Receipt, receipts
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """One Parquet file of a table.
+
+    unit: exchange, channel and period label; rows with the same key lie in the same unit. received: first and last
+    `received_time` in it, None when not known. symbols: all of them, None when not known.
+    """
+
+    table: str
+    unit: tuple[str, str, str]
+    location: str
+    bytes: int
+    rows: int
+    span: Range
+    symbols: frozenset[str] | None = None
+    received: Range | None = None
+
+    @property
+    def exchange(self) -> str:
+        return self.unit[0]
+
+    def within_unit(self) -> dict[str, frozenset[str] | Range]:
+        """What is known of its exchange and symbols, for pruning a file of a unit that others belong to as well."""
+        known: dict[str, frozenset[str] | Range] = {"exchange": frozenset((self.exchange,))}
+        if self.symbols is not None:
+            known["symbol"] = self.symbols
+        return known
+
+    def known(self) -> dict[str, frozenset[str] | Range]:
+        """What is known of the values in its columns."""
+        known = self.within_unit()
+        if self.received is not None:
+            known["received_time"] = self.received
+        channel = CHANNELS.get(self.table)
+        if channel is None:
+            known["period"] = self.span
+        elif channel.time:
+            # The first time column decides an event's period wherever it is not null, and null passes no comparison.
+            known[channel.time[0]] = self.span
+        return known
+
+
+@dataclass(frozen=True, slots=True)
+class FileSet:
+    """What there is: `archived` by the manifests, `pending` sealed but not yet archived. `token` changes with it."""
+
+    archived: list[TableFile]
+    pending: list[TableFile]
+    token: tuple[int, frozenset[str]]
+
+
+def _microseconds(period: Period) -> Range:
+    return period.start_ns // 1000, period.end_ns // 1000 - 1
+
+
+def entry_period(entry: manifest.Entry) -> Period:
+    """The time that an entry is about."""
+    if entry.kind == "day":
+        return Period.parse(entry.period.replace("-", "") + "T0000", timedelta(days=1))
+    return Period.parse(entry.period, timedelta(minutes=entry.period_minutes))
+
+
+@dataclass(slots=True)
+class Log:
+    """The manifests read so far, folded; `advance` reads on. Manifests never change, so nothing is read twice.
+
+    fetch: the bytes of a manifest by number, None when there is none (yet).
+    """
+
+    fetch: Callable[[int], bytes | None]
+    state: manifest.ArchiveState = field(default_factory=manifest.ArchiveState)
+    inputs: set[tuple[str, str]] = field(default_factory=set)
+
+    def advance(self) -> int:
+        """Take in what is new. Returns the number of the last manifest. ChainError when one does not follow."""
+        while (data := self.fetch(self.state.number + 1)) is not None:
+            entry = self.state.append(data, f"manifest {self.state.number + 1}")
+            self.inputs.update((source.path, source.sha256) for source in entry.inputs)
+        return self.state.number
+
+    def files(self, locate: Callable[[str], str]) -> list[TableFile]:
+        """The current files. `locate` tells where a path of the archive can be read."""
+        found = []
+        for path, file in self.state.files.items():
+            entry = self.state.current[self.state.owner[path]]
+            received = None if file.first_us is None or file.last_us is None else (file.first_us, file.last_us)
+            found.append(
+                TableFile(
+                    table=file.table,
+                    unit=(entry.exchange, entry.channel, entry.period),
+                    location=locate(path),
+                    bytes=file.bytes,
+                    rows=file.rows,
+                    span=_microseconds(entry_period(entry)),
+                    symbols=frozenset(file.symbols) or None,
+                    received=received if file.table in CHANNELS else None,
+                )
+            )
+        return found
+
+
+def local_manifest(layout: Layout) -> Callable[[int], bytes | None]:
+    """A `Log.fetch` for the manifests below `layout`."""
+
+    def fetch(number: int) -> bytes | None:
+        try:
+            return layout.manifest(number).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    return fetch
+
+
+def exchanges_with_receipts(layout: Layout) -> list[str]:
+    """The exchanges of which anything was sealed."""
+    return sorted(folder.parent.name.removeprefix("exchange=") for folder in layout.live.glob("exchange=*/_receipts"))
+
+
+def pending_files(layout: Layout, known: Iterable[Receipt], archived: set[tuple[str, str]]) -> list[TableFile]:
+    """The live files of complete receipts that no manifest has taken in."""
+    found = []
+    for receipt in known:
+        if not receipt.complete:
+            continue  # its rows still come from the journals
+        for file in receipt.files:
+            if (file.path, file.sha256) in archived or file.rows == 0:
+                continue
+            period = Period.parse(file.period, timedelta(minutes=receipt.period_minutes))
+            found.append(
+                TableFile(
+                    table=file.channel,
+                    unit=(receipt.exchange, file.channel, file.period),
+                    location=str((layout.root / file.path).absolute()),
+                    bytes=file.bytes,
+                    rows=file.rows,
+                    span=_microseconds(period),
+                )
+            )
+    return found
+
+
+def receipt_names(layout: Layout) -> frozenset[str]:
+    """Which receipts stand, with their modification times: changes whenever one is written."""
+    return frozenset(f"{path}:{path.stat().st_mtime_ns}" for path in layout.live.glob("exchange=*/_receipts/*.json"))
+
+
+@dataclass(slots=True)
+class LocalSources:
+    """A data directory. Archived files that were cleaned up locally are read from the store when there is one."""
+
+    layout: Layout
+    store_url: str | None = None
+    log: Log = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = Log(local_manifest(self.layout))
+
+    def locate(self, path: str) -> str:
+        """Where an archived file can be read: here, else in the store."""
+        local = self.layout.archived(path)
+        if local.exists() or self.store_url is None:
+            return str(local.absolute())
+        return f"{self.store_url}/{path}"
+
+    def files(self) -> FileSet:
+        """What there is now."""
+        number = self.log.advance()
+        names = receipt_names(self.layout)
+        known = [
+            receipt for exchange in exchanges_with_receipts(self.layout) for receipt in receipts(self.layout, exchange)
+        ]
+        return FileSet(self.log.files(self.locate), pending_files(self.layout, known, self.log.inputs), (number, names))
+
+    def token(self) -> tuple[int, frozenset[str]]:
+        """What `files().token` would be."""
+        return self.log.advance(), receipt_names(self.layout)
+
+
+@dataclass(slots=True)
+class StoreSources:
+    """An archive in a bucket alone: `url` is `s3://bucket/prefix`, `fetch` gets a manifest by number."""
+
+    url: str
+    fetch: Callable[[int], bytes | None]
+    log: Log = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.log = Log(self.fetch)
+
+    def files(self) -> FileSet:
+        """What there is now."""
+        number = self.log.advance()
+        return FileSet(self.log.files(lambda path: f"{self.url}/{path}"), [], (number, frozenset()))
+
+    def token(self) -> tuple[int, frozenset[str]]:
+        """What `files().token` would be."""
+        return self.log.advance(), frozenset()

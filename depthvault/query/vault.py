@@ -1,0 +1,237 @@
+"""`depthvault.open()`: one archive, in a directory or a bucket, to be asked in SQL, as Arrow, as books, or replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from depthvault.config import Config, Exchanges, Secrets, load_config
+from depthvault.errors import ConfigError, UsageError
+from depthvault.layout import Layout
+from depthvault.query import statement
+from depthvault.query.catalog import Catalog, Secret, Sources, Unsealed, columns, quote
+from depthvault.query.sources import LocalSources, StoreSources
+from depthvault.schemas import CHANNELS
+
+if TYPE_CHECKING:
+    from depthvault.archive.store import Store
+
+Moment = datetime | str
+"""A time: an aware datetime, or ISO 8601 text. Without an offset it is UTC."""
+
+_BATCH_ROWS = 16_384
+_AHEAD = 16
+
+
+def moment(value: Moment) -> datetime:
+    """`value` as an aware UTC time. UsageError naming a text that is none."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise UsageError(f"not a time: {value!r} (write 2026-11-20T04:00 or 2026-11-20T04:00:00.5Z)") from error
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def literal(value: datetime) -> str:
+    """A time as an SQL constant, exact to the microsecond."""
+    return f"TIMESTAMPTZ '{value.astimezone(UTC).isoformat(sep=' ', timespec='microseconds')}'"
+
+
+class Vault:
+    """One archive. Cheap to keep; every question sees what is there when it is asked, the running period included."""
+
+    def __init__(self, catalog: Catalog, name: str) -> None:
+        self.catalog = catalog
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"depthvault.open({self.name!r})"
+
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation:
+        """The answer of one reading statement as a DuckDB relation: `.df()`, `.pl()`, `.to_arrow_table()`, `.show()`.
+
+        It has a database of its own, whose views are narrowed to the files that the statement can want. For anything
+        else use `connect()`. Raises UsageError, in one line, for what is wrong with the statement.
+        """
+        text = statement.check(query)
+        try:
+            return self.catalog.connect(text).sql(text)
+        except duckdb.Error as error:
+            raise UsageError(statement.one_line(error)) from error
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """A DuckDB connection with all views over all files, to be used with whatever else one has."""
+        return self.catalog.connect()
+
+    def channel(self, name: str, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Rows of channel `name` received in [start, end), in chain order, as Arrow batches; `symbol` None: of all.
+
+        Each has `exchange` and the channel's columns. Raises UsageError for a channel or exchange that there is not.
+        """
+        if name not in CHANNELS:
+            raise UsageError(f"no channel {name!r}; there are {', '.join(CHANNELS)}")
+        check_exchange(exchange)
+        order = ", ".join(("symbol", *CHANNELS[name].order))
+        named = ", ".join(f'"{column}"' for column, _ in columns(name))
+        return self.arrow(
+            f"SELECT {named} FROM {name} WHERE {self._where(exchange, symbol, start, end)} ORDER BY {order}"
+        )
+
+    @staticmethod
+    def _where(exchange: str, symbol: str | None, start: Moment, end: Moment) -> str:
+        wanted = [
+            f"exchange = {quote(exchange)}",
+            f"received_time >= {literal(moment(start))}",
+            f"received_time < {literal(moment(end))}",
+        ]
+        if symbol is not None:
+            wanted.append(f"symbol = {quote(symbol)}")
+        return " AND ".join(wanted)
+
+    def arrow(self, query: str, batch_rows: int = _BATCH_ROWS) -> pa.RecordBatchReader:
+        """The answer of one reading statement as Arrow batches of at most `batch_rows` rows, made as they are read."""
+        return self.sql(query).to_arrow_reader(batch_rows)
+
+    def depth_diff(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Every change of the book; as `channel`."""
+        return self.channel("depth_diff", exchange, symbol, start, end)
+
+    def depth_partial(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """The top levels, each time whole; as `channel`."""
+        return self.channel("depth_partial", exchange, symbol, start, end)
+
+    def depth_snapshot(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Whole books as REST gave them; as `channel`."""
+        return self.channel("depth_snapshot", exchange, symbol, start, end)
+
+    def book_ticker(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Best bid and ask; as `channel`."""
+        return self.channel("book_ticker", exchange, symbol, start, end)
+
+    def agg_trade(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Aggregated trades; as `channel`."""
+        return self.channel("agg_trade", exchange, symbol, start, end)
+
+    def trade(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Single fills; as `channel`."""
+        return self.channel("trade", exchange, symbol, start, end)
+
+    def kline(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Closed candles; as `channel`."""
+        return self.channel("kline", exchange, symbol, start, end)
+
+    def liquidation(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Forced orders; as `channel`."""
+        return self.channel("liquidation", exchange, symbol, start, end)
+
+    def mark_price(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Mark and index price; as `channel`."""
+        return self.channel("mark_price", exchange, symbol, start, end)
+
+    def funding_rate(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Settled funding; as `channel`."""
+        return self.channel("funding_rate", exchange, symbol, start, end)
+
+    def open_interest(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Open contracts; as `channel`."""
+        return self.channel("open_interest", exchange, symbol, start, end)
+
+    def instrument(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """Listings and their rules, at each change; as `channel`."""
+        return self.channel("instrument", exchange, symbol, start, end)
+
+    def collector_event(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
+        """What happened to the recorder; as `channel`."""
+        return self.channel("collector_event", exchange, symbol, start, end)
+
+
+def check_exchange(name: str) -> None:
+    """UsageError when there is no exchange `name`."""
+    if name not in Exchanges.model_fields:
+        raise UsageError(f"no exchange {name!r}; there are {', '.join(Exchanges.model_fields)}")
+
+
+def _unsealed(layout: Layout, config: Config) -> tuple[tuple[str, ...], Unsealed]:
+    """The exchanges that have journals here, and what decodes those that are not sealed yet."""
+    from depthvault import exchanges, seal
+
+    present = tuple(name for name in Exchanges.model_fields if (layout.journals / name).is_dir())
+    venue = cache(lambda name: exchanges.exchange(name, config.exchanges[name]))
+
+    def rows(exchange: str, channel: str) -> pa.Table:
+        return seal.unsealed(layout, venue(exchange), channel)
+
+    return present, rows
+
+
+def _secret(url: str, config: Config, secrets: Secrets) -> Secret | None:
+    if secrets.r2_access_key_id is None or secrets.r2_secret_access_key is None:
+        return None
+    return Secret(
+        scope=url,
+        endpoint=secrets.r2_endpoint_url,
+        region=config.store.region,
+        key=secrets.r2_access_key_id.get_secret_value(),
+        secret=secrets.r2_secret_access_key.get_secret_value(),
+    )
+
+
+def _fetch_ahead(store: Store) -> Callable[[int], bytes | None]:
+    """A `Log.fetch` that asks for several manifests at once, since each answer takes a round trip."""
+    fetched: dict[int, bytes] = {}
+
+    def fetch(number: int) -> bytes | None:
+        if number not in fetched:
+            first = store.get(f"_manifests/{number:08d}.json")
+            if first is None:
+                return None
+            fetched[number] = first
+            following = range(number + 1, number + 1 + _AHEAD)
+            with ThreadPoolExecutor(_AHEAD) as pool:
+                answers = pool.map(lambda n: (n, store.get(f"_manifests/{n:08d}.json")), following)
+                fetched.update((n, data) for n, data in answers if data is not None)
+        return fetched.pop(number)
+
+    return fetch
+
+
+def open_vault(
+    target: str | Path | None = None, *, config: Config | None = None, secrets: Secrets | None = None
+) -> Vault:
+    """The archive at `target`: a data directory (default: the configured one), or `s3://bucket/prefix`.
+
+    Access to a bucket comes from `R2_ENDPOINT_URL`, `R2_ACCESS_KEY_ID` and `R2_SECRET_ACCESS_KEY` in the environment or
+    `.env`. With `R2_BUCKET_NAME` set, archived files that are no longer in the directory are read from that bucket.
+    """
+    config = config or load_config()
+    secrets = secrets or Secrets()
+    sources: Sources
+    if isinstance(target, str) and target.startswith("s3://"):
+        from depthvault.archive.store import open_store
+
+        bucket, _, prefix = target.removeprefix("s3://").strip("/").partition("/")
+        if not secrets.has_store and (secrets.r2_access_key_id is None or secrets.r2_secret_access_key is None):
+            raise ConfigError(f"{target}: set R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY (and R2_ENDPOINT_URL)")
+        store = open_store(
+            config.store.model_copy(update={"prefix": prefix}), secrets.model_copy(update={"r2_bucket_name": bucket})
+        )
+        assert store is not None
+        url = str(store)
+        return Vault(Catalog(StoreSources(url, _fetch_ahead(store)), secret=_secret(url, config, secrets)), target)
+    layout = Layout(Path(target) if target is not None else config.data_dir, config.archive.period)
+    if not layout.root.is_dir():
+        raise UsageError(f"{layout.root}: no such directory")
+    bucket_url, secret = None, None
+    if secrets.has_store:
+        bucket_url = f"s3://{secrets.r2_bucket_name}/{config.store.prefix.strip('/')}".rstrip("/")
+        secret = _secret(bucket_url, config, secrets)
+    present, unsealed = _unsealed(layout, config)
+    return Vault(Catalog(LocalSources(layout, bucket_url), present, unsealed, secret), str(layout.root))
