@@ -197,6 +197,7 @@ class Exchange(ABC):
     keep_alive: ClassVar[KeepAlive]
     weight_limit: ClassVar[int]  # REST weight a minute
     continuity: ClassVar[Continuity]
+    derived: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # channels whose rows also come out of a channel's frames
 
     def __init__(self, config: ExchangeConfig) -> None:
         self.config = config

@@ -220,24 +220,30 @@ def read_rows(path: Path) -> Iterator[Row]:
             yield from part
 
 
+def tail(source: Source) -> tuple[int, int]:
+    """Where the last record begins and where it ends, by the headers alone: a cheap guess that a reader must check."""
+    last, end = 0, 0
+    while True:
+        header = source.pread(HEADER.size, end)
+        if len(header) < HEADER.size or not header.startswith(MAGIC):
+            return last, end
+        following = end + HEADER.size + HEADER.unpack(header)[1]
+        if not source.pread(1, following - 1):
+            return last, end
+        last, end = end, following
+
+
 def stop_reason(path: Path) -> str | None:
     """Why the writer of the journal at `path` stopped, by its last row; None when there is no stop row."""
-    last: Batch | None = None
     with open_source(path) as source:
-        offset = 0
-        previous = 0
-        # Whole records only need their headers read: the last one is what matters.
-        while True:
-            header = source.pread(HEADER.size, offset)
-            if len(header) < HEADER.size or not header.startswith(MAGIC):
-                break
-            previous, offset = offset, offset + HEADER.size + HEADER.unpack(header)[1]
-        for part in scan(source, path, offset=previous):
-            last = part if isinstance(part, Batch) else None
-    return None if last is None else _stop_reason_of(last)
+        last: Batch | Damage | None = None
+        for last in scan(source, path, offset=tail(source)[0]):
+            pass
+    return stop_reason_of(last) if isinstance(last, Batch) else None
 
 
-def _stop_reason_of(batch: Batch) -> str | None:
+def stop_reason_of(batch: Batch) -> str | None:
+    """The reason in the stop row that ends `batch`; None when its last row is none."""
     rows = batch.rows
     if rows.column("kind")[-1].as_py() != Kind.EVENT or rows.column("stream")[-1].as_py() != STOP:
         return None

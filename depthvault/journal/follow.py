@@ -1,0 +1,170 @@
+"""Follows a writer's journals as they grow, a few milliseconds behind, and on from file to file."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from depthvault.clock import ns_from_datetime
+from depthvault.journal.locks import is_locked
+from depthvault.journal.reader import Batch, Damage, FileSource, scan, stop_reason_of, tail
+from depthvault.layout import Layout
+
+POLL_INTERVAL = 0.002
+"""Seconds between two looks at a quiet journal: a look is one read at its end, about a microsecond."""
+
+_LOOK_AROUND = 0.25  # seconds between looks for new files and for writers that are gone
+
+
+class _Cursor:
+    """How far one file has been read."""
+
+    def __init__(self, path: Path, *, at_end: bool) -> None:
+        self.path = path
+        self.stop: str | None = None
+        """Why the writer stopped: the stop row's reason, `crash` when it is gone without one; None while it lives."""
+        self._source = FileSource(path)
+        self._offset = tail(self._source)[1] if at_end else 0
+        self._last_sequence: int | None = None
+        self._bad_until = 0
+
+    def advance(self, *, final: bool = False) -> Iterator[Batch | Damage]:
+        """What has been written since. A bad tail is a write under way, until good records follow it or `final`."""
+        held = self._source.pread(1, max(self._offset, self._bad_until))
+        if not held and not final:
+            return
+        for part in scan(self._source, self.path, offset=self._offset, last_sequence=self._last_sequence):
+            if isinstance(part, Damage) and part.next_sequence is None and not final:
+                self._bad_until = part.end
+                return
+            self._offset = part.end
+            if isinstance(part, Batch):
+                self._last_sequence = part.last_sequence
+                self.stop = stop_reason_of(part)
+            yield part
+
+    def finish_if_abandoned(self) -> Iterator[Batch | Damage]:
+        """The rest of a file whose writer is gone without a stop row."""
+        if self.stop is None and not is_locked(self.path):
+            yield from self.advance(final=True)  # what came between the last look and the end of the lock
+            self.stop = self.stop or "crash"
+
+    def close(self) -> None:
+        self._source.close()
+
+
+class Follower:
+    """Reads what a writer has written since the last `poll`. Not thread safe; `close` it.
+
+    since_ns: begin with the file that holds this wall time (0: with the oldest one); None: with what comes from now on.
+    Files side by side (REST fetchers) are followed all at once; those of a collector one after the other.
+    """
+
+    def __init__(self, layout: Layout, exchange: str, writer: str, *, since_ns: int | None = None) -> None:
+        self._layout = layout
+        self._exchange = exchange
+        self._writer = writer
+        self._cursors: list[_Cursor] = []
+        self._looked = 0.0
+        self.last_stop: str | None = None
+        """Why the last file that ended did so (`crash` when its writer is gone without a word)."""
+        paths = layout.journal_files(exchange, writer)
+        if since_ns is None:
+            begun = paths
+            self._cursors = [_Cursor(path, at_end=True) for path in paths if is_locked(path)]
+        else:
+            later = [path for path in paths if ns_from_datetime(Layout.journal_start(path)) > since_ns]
+            begun = paths[: max(len(paths) - len(later) - 1, 0)]
+        self._seen = set(begun)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is written now, and the last file did not end for a rotation."""
+        return not self._cursors and self.last_stop is not None and self.last_stop != "rotate"
+
+    def poll(self) -> list[Batch | Damage]:
+        """What is new, in the order written; empty when nothing is."""
+        parts: list[Batch | Damage] = []
+        self._advance(parts)
+        now = time.monotonic()
+        if not self._cursors or now - self._looked >= _LOOK_AROUND:
+            self._looked = now
+            new = [path for path in self._layout.journal_files(self._exchange, self._writer) if path not in self._seen]
+            # The old files again, for rows that they got before the new ones were begun.
+            self._advance(parts)
+            for cursor in self._cursors:
+                parts.extend(cursor.finish_if_abandoned())
+            self._seen.update(new)
+            self._cursors += [_Cursor(path, at_end=False) for path in new]
+            self._advance(parts)
+        return parts
+
+    def _advance(self, parts: list[Batch | Damage]) -> None:
+        for cursor in self._cursors:
+            parts.extend(cursor.advance())
+        for cursor in self._cursors:
+            if cursor.stop is not None:
+                self.last_stop = cursor.stop
+                cursor.close()
+        self._cursors = [cursor for cursor in self._cursors if cursor.stop is None]
+
+    def close(self) -> None:
+        """Let the files go."""
+        for cursor in self._cursors:
+            cursor.close()
+        self._cursors = []
+
+
+def follow(
+    layout: Layout,
+    exchange: str,
+    writer: str,
+    *,
+    since_ns: int | None = None,
+    until_stopped: bool = False,
+    poll_interval: float = POLL_INTERVAL,
+) -> Iterator[Batch | Damage]:
+    """Yield what the writer writes, blocking between.
+
+    until_stopped: end when the writer stopped for another reason than a rotation; else wait for its next start.
+    """
+    follower = Follower(layout, exchange, writer, since_ns=since_ns)
+    try:
+        while True:
+            parts = follower.poll()
+            yield from parts
+            if parts:
+                continue
+            if until_stopped and follower.ended:
+                return
+            time.sleep(poll_interval)
+    finally:
+        follower.close()
+
+
+async def follow_async(
+    layout: Layout,
+    exchange: str,
+    writer: str,
+    *,
+    since_ns: int | None = None,
+    until_stopped: bool = False,
+    poll_interval: float = POLL_INTERVAL,
+) -> AsyncIterator[Batch | Damage]:
+    """`follow` for an event loop: gives way between two polls and after each part."""
+    follower = Follower(layout, exchange, writer, since_ns=since_ns)
+    try:
+        while True:
+            parts = follower.poll()
+            for part in parts:
+                yield part
+                await asyncio.sleep(0)
+            if parts:
+                continue
+            if until_stopped and follower.ended:
+                return
+            await asyncio.sleep(poll_interval)
+    finally:
+        follower.close()
