@@ -37,6 +37,7 @@ class State(StrEnum):
 class Outcome(StrEnum):
     """What a step brought that somebody should know."""
 
+    OPENED = "opened"  # an event is missing; `due` must be called at `deadline_ns`
     GAP = "gap"  # events are missing for good; a new seed is wanted
     CLOSED = "closed"  # a late frame closed a gap in time
     LIVE = "live"  # the chain joined a whole book
@@ -229,7 +230,8 @@ class BookSync:
 
     def _break(self, event: Head, now_ns: int) -> Change | None:
         pending = self._pending
-        if not pending:
+        opened = not pending
+        if opened:
             self._deadline_ns = now_ns + self._grace_ns
         elif event.final <= pending[-1].final:  # out of order beyond the gap, or there already
             if any(head.final == event.final for head in pending):
@@ -241,7 +243,7 @@ class BookSync:
         pending.append(event)
         if self._interrupted or len(pending) >= self._capacity or now_ns >= self._deadline_ns:
             return self._declare()
-        return None
+        return Change(Outcome.OPENED) if opened else None
 
     def _drain(self) -> Change | None:
         """Take what now follows of the events beyond the gap."""

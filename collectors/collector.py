@@ -1,0 +1,343 @@
+"""The collector: one process that records one exchange (or a shard of it) into its own journal.
+
+    main(config, "binance_futures", instance="a", shard="0/2", duration=60.0)
+
+SIGINT and SIGTERM stop it gracefully, SIGHUP reads the configuration anew without losing a frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import uvloop
+
+from collectors.books import Books
+from collectors.feed import Feed
+from collectors.health import Health, port_of
+from collectors.host import environment, ntp_offset
+from collectors.logs import configure_logging
+from collectors.persistence import Persistence
+from collectors.recorder import Recorder, StreamState
+from collectors.slot import Opener
+from collectors.universe import BUSY_SYMBOLS, Shard, Universe, choose
+from collectors.watchdog import Watchdog
+from depthvault import exchanges
+from depthvault.clock import Clock, SystemClock
+from depthvault.config import Config, load_config
+from depthvault.errors import (
+    BannedError,
+    DepthvaultError,
+    MalformedFrameError,
+    RateLimitedError,
+    RestError,
+    RestrictedError,
+)
+from depthvault.exchanges.base import Instrument, Stream
+from depthvault.journal.writer import JournalWriter
+from depthvault.rest.client import RestClient
+from depthvault.rest.weight import Priority, WeightBudget
+
+LOG = logging.getLogger("depthvault.collector")
+
+CLOCK_INTERVAL = 600.0  # seconds between two looks at NTP and the venue's round trip
+CATALOGUE_RETRY = (1.0, 60.0)
+VOLUME_EVERY = 12  # volumes are asked for at every so many refreshes of the catalogue: they are heavy and change slowly
+
+
+class Collector:
+    """Records `name` until stopped.
+
+    reload: reads the configuration anew on request. rng: for jitter; seeded, a run can be repeated.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        name: str,
+        *,
+        instance: str = "a",
+        shard: Shard | None = None,
+        reload: Callable[[], Config] | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.config = config
+        self.name = name
+        self.shard = shard or Shard()
+        self.writer = self.shard.writer(instance)
+        self.layout = config.layout
+        self.clock = clock or SystemClock()
+        self.rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        self.exchange = exchanges.exchange(name, config.exchanges[name])
+        self.universe = Universe(())
+        self.port = port_of(config, name, instance, self.shard.index)
+        self.started = asyncio.Event()
+        """Set when the first subscriptions are under way."""
+        self._reload = reload
+        self._stop = asyncio.Event()
+        self._stop_reason = "stop"
+        self._refresh = asyncio.Event()
+        self._listed: list[Instrument] = []
+        self._volumes: dict[str, float] = {}
+        self.journal: JournalWriter
+        self.recorder: Recorder
+        self.books: Books
+        self.feed: Feed
+        self.client: RestClient
+
+    def stop(self, reason: str) -> None:
+        """Stop gracefully; `reason` goes into the journal's stop row."""
+        if not self._stop.is_set():
+            self._stop_reason = reason
+            self._stop.set()
+
+    def reload(self) -> None:
+        """Read the configuration anew, and change symbols and settings without losing what stays."""
+        if self._reload is None:
+            return
+        try:
+            config = self._reload()
+            self.exchange = exchanges.exchange(self.name, config.exchanges[self.name])
+        except DepthvaultError as error:
+            LOG.error("the configuration is not taken over: %s", error)
+            return
+        if config.data_dir != self.config.data_dir or config.journal != self.config.journal:
+            LOG.warning("data_dir and journal.* are taken over at the next start only")
+        self.config = config
+        self.recorder.exchange = self.books.exchange = self.watchdog.exchange = self.exchange
+        self.feed.set_exchange(self.exchange)
+        LOG.info("configuration read anew")
+        self._refresh.set()
+
+    async def run(self, duration: float | None = None) -> None:
+        """Record until `stop`, or for `duration` seconds. Raises what makes going on senseless (VenueError)."""
+        self.journal = JournalWriter(self.layout, self.name, self.writer, config=self.config.journal, clock=self.clock)
+        try:
+            budget = WeightBudget(
+                self.layout.run / "weight.sqlite", cap=self.exchange.config.weight_cap, clock=self.clock
+            )
+            async with RestClient(self.exchange, budget, clock=self.clock) as self.client:
+                await self._record(duration)
+        except DepthvaultError as error:
+            self._stop_reason = type(error).__name__
+            raise
+        finally:
+            await asyncio.to_thread(self.journal.close, self._stop_reason)
+
+    async def _record(self, duration: float | None) -> None:
+        self.recorder = Recorder(self.exchange, self.journal, self.clock)
+        opener = Opener(self.exchange, self.recorder, self.clock, self.rng)
+        self.books = Books(
+            self.exchange, self.recorder, self.client, self.clock, lambda stream: self._resubscribe([stream])
+        )
+        self.recorder.on_change = self.books.on_change
+        self.feed = Feed(self.exchange, self.recorder, opener, self.books.lost)
+        self.watchdog = Watchdog(
+            self.exchange, self.recorder, self.clock, self._resubscribe, self._renew, self._connected_slot
+        )
+        self.recorder.event("environment", environment())
+        health = Health(self)
+        persistence = Persistence(self.journal, self.recorder.counters, self._repeat_opened)
+        loop = asyncio.get_running_loop()
+        tasks: list[asyncio.Future[Any]] = [
+            loop.create_task(work, name=name)
+            for name, work in {
+                "persistence": persistence.run(),
+                "books": self.books.run(),
+                "universe": self._follow_universe(),
+                "watchdog": self.watchdog.run(),
+                "clock": self._watch_clock(),
+                "health": health.run(),
+            }.items()
+        ]
+        stopping: asyncio.Future[Any] = loop.create_task(self._stop.wait())
+        try:
+            done, _ = await asyncio.wait(
+                [*tasks, stopping, self.feed.failed], timeout=duration, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                self.stop("duration")
+            for ended in done - {stopping}:
+                ended.result()  # raises: none of them ends by itself
+        finally:
+            stopping.cancel()
+            # The persistence goes on until the last frame is taken.
+            for task in tasks[1:]:
+                task.cancel()
+            await asyncio.gather(*tasks[1:], return_exceptions=True)
+            await self.feed.close("stop")
+            tasks[0].cancel()
+            await asyncio.gather(tasks[0], return_exceptions=True)
+
+    # Universe
+
+    async def _follow_universe(self) -> None:
+        """Keep the subscriptions equal to what is configured and listed."""
+        refreshes = 0
+        first, longest = CATALOGUE_RETRY
+        wait = first
+        while True:
+            self._refresh.clear()
+            try:
+                answer = await self.client.get(self.exchange.catalogue_request(), Priority.CATALOGUE)
+                self._listed = self.exchange.parse_catalogue(answer.body)
+                self.journal.set_catalogue(
+                    answer.request.line, answer.body, answer.sent_wall_ns, answer.received_wall_ns
+                )
+                if refreshes % VOLUME_EVERY == 0:
+                    await self._ask_volumes()
+                self._subscribe()
+            except (RestError, MalformedFrameError) as error:
+                if isinstance(error, RestrictedError):
+                    raise
+                self._refused(error, "catalogue")
+                await asyncio.sleep(wait)
+                wait = min(longest, wait * 2)
+                continue
+            refreshes += 1
+            wait = first
+            try:
+                async with asyncio.timeout(self.exchange.config.instrument_interval.total_seconds()):
+                    await self._refresh.wait()
+            except TimeoutError:
+                pass
+
+    async def _ask_volumes(self) -> None:
+        request = self.exchange.volume_request()
+        if request is None:
+            return
+        try:
+            answer = await self.client.get(request, Priority.CATALOGUE)
+            self._volumes = self.exchange.parse_volumes(answer.body)
+        except (RestError, MalformedFrameError) as error:
+            if not self._volumes and str(self.exchange.config.symbols).startswith("top:"):
+                raise  # without volumes nobody knows the top
+            self._refused(error, "volumes")
+
+    def _refused(self, error: RestError | MalformedFrameError, what: str) -> None:
+        if isinstance(error, RateLimitedError | BannedError):
+            self.recorder.refusal(error, what)
+        else:
+            self.recorder.counters.rest_errors += 1
+            LOG.warning("%s: %s", what, error)
+
+    def _subscribe(self) -> None:
+        """Choose the symbols anew, and subscribe to the difference."""
+        before = set(self.universe.symbols)
+        universe = choose(self.exchange.config, self._listed, self._volumes, self.shard, before)
+        if new := set(universe.missing) - set(self.universe.missing):
+            LOG.warning("not listed, so not recorded: %s", ", ".join(sorted(new)))
+            self.recorder.event("subscribe", {"streams": [], "active": False, "not_listed": sorted(new)})
+        self.universe = universe
+        ranks = {symbol: rank for rank, symbol in enumerate(universe.symbols)}
+        streams = [
+            stream
+            for stream in self.exchange.streams(universe.instruments)
+            if stream.symbol or self.shard.index == 0  # streams of the whole market belong to one shard
+        ]
+        states = self.recorder.states
+        wanted = {stream.name for stream in streams}
+        for name in [name for name in states if name not in wanted]:
+            del states[name]
+        for stream in streams:
+            rank = ranks.get(stream.symbol, 0)
+            state = states.get(stream.name)
+            if state is None:
+                state = states[stream.name] = StreamState(stream)
+            state.rank, state.busy = rank, rank < BUSY_SYMBOLS
+            if stream.channel == "depth_diff":
+                state.sync = self.books.track(stream, rank)
+        for symbol in before - set(universe.symbols):
+            self.books.drop(symbol)
+        added, removed = self.feed.update(streams)
+        if added or removed:
+            LOG.info(
+                "%d symbols on %d connections: %d streams added, %d removed",
+                len(universe.symbols), len(self.feed.slots), len(added), len(removed),
+            )  # fmt: skip
+        self.started.set()
+
+    # Connections
+
+    def _resubscribe(self, streams: Iterable[Stream]) -> None:
+        by_slot: dict[Any, list[Stream]] = {}
+        for stream in streams:
+            if (slot := self.feed.slot_of(stream.name)) is not None:
+                by_slot.setdefault(slot, []).append(stream)
+        for slot, group in by_slot.items():
+            slot.resubscribe(group)
+
+    def _renew(self, stream: Stream) -> None:
+        if (slot := self.feed.slot_of(stream.name)) is not None:
+            slot.request_roll("stale")
+
+    def _connected_slot(self, stream: Stream) -> int | None:
+        slot = self.feed.slot_of(stream.name)
+        return slot.index if slot is not None and slot.connections else None
+
+    def _repeat_opened(self) -> None:
+        for slot in self.feed.slots:
+            for connection in slot.connections:
+                connection.repeat_opened()
+
+    # Clock
+
+    async def _watch_clock(self) -> None:
+        """Record how far this host's clock is off, and how far away the venue is."""
+        while True:
+            offset = await asyncio.to_thread(ntp_offset)
+            round_trips = {
+                str(connection.number): round(connection.round_trip, 6)
+                for slot in self.feed.slots
+                for connection in slot.connections
+                if connection.round_trip
+            }
+            self.recorder.event("clock", {"ntp": offset, "websocket_round_trip_s": round_trips})
+            await asyncio.sleep(CLOCK_INTERVAL)
+
+
+async def _run(collector: Collector, duration: float | None) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, collector.stop, "sigterm")
+    loop.add_signal_handler(signal.SIGINT, collector.stop, "sigint")
+    loop.add_signal_handler(signal.SIGHUP, collector.reload)
+    await collector.run(duration)
+
+
+def main(
+    config: Config,
+    exchange: str,
+    *,
+    instance: str = "a",
+    shard: str | None = None,
+    duration: float | None = None,
+    reload: Callable[[], Config] | None = None,
+) -> int:
+    """Record `exchange` until SIGINT or SIGTERM, or for `duration` seconds. Returns the exit code.
+
+    0: stopped as asked. 1: cannot go on (reconnects exhausted, the venue refuses this host, the journal is locked),
+    so that a supervisor acts. Raises UsageError for a bad `shard`.
+    """
+    part = Shard.parse(shard)
+    writer = part.writer(instance)
+    configure_logging(
+        config.layout.logs / f"collector-{exchange}-{writer}.log",
+        bytes_per_file=config.platform.log_bytes,
+        backups=config.platform.log_backups,
+    )
+
+    async def record() -> None:
+        collector = Collector(config, exchange, instance=instance, shard=part, reload=reload or load_config)
+        await _run(collector, duration)
+
+    try:
+        uvloop.run(record())
+    except DepthvaultError as error:
+        LOG.critical("%s %s: %s", exchange, writer, error)
+        return 1
+    return 0

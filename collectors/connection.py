@@ -1,0 +1,251 @@
+"""One WebSocket: its receive loop, which waits for nothing but the socket, and what is sent over it, paced."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from collectors.pacing import TokenBucket
+from collectors.recorder import Recorder
+from depthvault.clock import Clock
+from depthvault.errors import RestrictedError, VenueError
+from depthvault.exchanges.base import Exchange, Frame, FrameKind, Stream
+from depthvault.journal.rows import SUBSCRIBE, Kind, closed_body, opened_body, subscribed_body
+
+LOG = logging.getLogger("depthvault.collector")
+
+MAX_FRAME_BYTES = 32 << 20  # a whole Lighter book is 0.14 MB; nothing known comes near this
+QUEUE_FRAMES = 2048  # beyond it the socket is left to fill, and TCP tells the venue
+
+
+class OpenFailedError(VenueError):
+    """A connection could not be opened. retry_after: seconds that the venue asks to wait, 0 if it does not say."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Something to send. names: the streams that it subscribes (`active`) or unsubscribes."""
+
+    body: bytes
+    request_id: int | None = None
+    names: tuple[str, ...] = ()
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a connection ended. initiator: `us`, `roll`, `stop`, `venue` or `network`. reason: ours, or the venue's."""
+
+    code: int
+    reason: str
+    initiator: str
+
+
+def is_loopback(url: str) -> bool:
+    """Whether `url` stays on this host; such connections never go through a proxy."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Connection:
+    """An open WebSocket of a route. `number` is its name in the journal.
+
+    on_shutdown: called when the server announces its end.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        route: str,
+        socket: ClientConnection,
+        exchange: Exchange,
+        recorder: Recorder,
+        clock: Clock,
+        on_shutdown: Callable[[], None],
+    ) -> None:
+        self.number = number
+        self.route = route
+        self.path = urlsplit(exchange.url(route)).path or "/"
+        self.opened_ns = clock.monotonic_ns()
+        self.last_ns = 0
+        self.awaiting: set[str] = set()
+        self.subscribed: dict[str, Stream] = {}
+        self.unanswered: dict[int, Message] = {}
+        self.ending: Ending | None = None
+        self._socket = socket
+        self._exchange = exchange
+        self._recorder = recorder
+        self._clock = clock
+        self._on_shutdown = on_shutdown
+        self._request_id = 0
+        self._close_reason = ""
+        self._bucket = TokenBucket(exchange.pacing.per_second, exchange.pacing.burst)
+        self._outbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.done: asyncio.Task[Ending] = asyncio.get_running_loop().create_task(
+            self._run(), name=f"connection-{number}"
+        )
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds of the last keep-alive ping; 0 before the first."""
+        return self._socket.latency
+
+    def subscribe(self, streams: Sequence[Stream]) -> None:
+        """Subscribe, as fast as the venue's pacing allows, without waiting for it."""
+        self.subscribed.update((stream.name, stream) for stream in streams)
+        self._post([stream.name for stream in streams], active=True)
+
+    def unsubscribe(self, streams: Sequence[Stream]) -> None:
+        """Unsubscribe likewise. Frames may still come for a moment; they are kept."""
+        for stream in streams:
+            self.subscribed.pop(stream.name, None)
+        self._post([stream.name for stream in streams], active=False)
+
+    def _post(self, names: Sequence[str], *, active: bool) -> None:
+        size = self._exchange.pacing.names_per_message
+        make = self._exchange.subscribe if active else self._exchange.unsubscribe
+        for start in range(0, len(names), size):
+            part = names[start : start + size]
+            self._request_id += 1
+            message = Message(make(part, self._request_id), self._request_id, tuple(part), active)
+            self.unanswered[self._request_id] = message
+            self._outbox.put_nowait(message)
+
+    def control(self, frame: Frame) -> None:
+        """Take note of an answer, of a shutdown notice, or of a ping that wants a reply."""
+        request = None if frame.request_id is None else self.unanswered.pop(frame.request_id, None)
+        if frame.kind is FrameKind.SHUTDOWN:
+            self._on_shutdown()
+        elif frame.kind is FrameKind.PING and frame.reply is not None:
+            self._outbox.put_nowait(Message(frame.reply))
+        elif frame.kind is FrameKind.ERROR:
+            self._recorder.counters.refused += 1
+            names = request.names if request is not None and request.active else ()
+            self._event(subscribed_body(names, active=False, refused=frame.reason))
+            LOG.warning("connection %d: the venue refused: %s", self.number, frame.reason)
+
+    def _event(self, body: bytes) -> None:
+        self._recorder.journal.append(Kind.EVENT.value, self.number, SUBSCRIBE, body)
+
+    def repeat_opened(self) -> None:
+        """Say again, in a new journal file, that this connection is open and what it carries."""
+        body = opened_body(self.subscribed, continues=True)
+        self._recorder.journal.append(Kind.OPENED.value, self.number, self.path, body)
+
+    async def close(self, reason: str) -> None:
+        """Close, and wait until the last frame is taken. `reason` goes into the journal."""
+        self._close_reason = self._close_reason or reason
+        await self._socket.close()
+        await self.done
+
+    async def _run(self) -> Ending:
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._send_loop()))
+        if (interval := self._exchange.keep_alive.interval) is not None:
+            self._tasks.append(loop.create_task(self._keep_alive(interval)))
+        try:
+            await self._receive_loop()
+        except ConnectionClosed as error:
+            self.ending = self._ended(error)
+        except OSError as error:
+            self.ending = Ending(1006, str(error), "network")
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            if self.ending is None:
+                self.ending = Ending(1006, "cancelled", "us")
+                self._socket.transport.abort()
+            body = closed_body(self.ending.code, self.ending.reason, self.ending.initiator)
+            self._recorder.journal.append(Kind.CLOSED.value, self.number, "", body)
+        return self.ending
+
+    async def _receive_loop(self) -> None:
+        recv = self._socket.recv
+        receive = self._recorder.receive
+        wall_ns, monotonic_ns = self._clock.wall_ns, self._clock.monotonic_ns
+        while True:
+            frame = await recv(decode=False)
+            receive(self, frame, wall_ns(), monotonic_ns())
+
+    def _ended(self, error: ConnectionClosed) -> Ending:
+        if self._close_reason:
+            initiator = self._close_reason if self._close_reason in ("roll", "stop") else "us"
+            return Ending(error.rcvd.code if error.rcvd else 1000, self._close_reason, initiator)
+        if error.rcvd is not None and (error.rcvd_then_sent or error.sent is None):
+            return Ending(error.rcvd.code, error.rcvd.reason, "venue")
+        if error.sent is not None:  # a keep-alive ping without answer, or a frame that broke the protocol
+            return Ending(error.sent.code, error.sent.reason, "us")
+        return Ending(1006, "no close frame", "network")
+
+    async def _send_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                message = await self._outbox.get()
+                if wait := self._bucket.take(loop.time()):
+                    await asyncio.sleep(wait)
+                self._recorder.journal.append(Kind.SENT.value, self.number, "", message.body)
+                await self._socket.send(message.body, text=True)
+                if message.names:
+                    self._event(subscribed_body(message.names, active=message.active))
+        except ConnectionClosed:
+            return  # the receive loop tells
+
+    async def _keep_alive(self, interval: float) -> None:
+        message = self._exchange.keep_alive.message
+        while True:
+            await asyncio.sleep(interval)
+            if message is not None:
+                self._outbox.put_nowait(Message(message))
+
+
+async def open_connection(
+    number: int,
+    route: str,
+    exchange: Exchange,
+    recorder: Recorder,
+    clock: Clock,
+    on_shutdown: Callable[[], None],
+) -> Connection:
+    """Connect and begin to receive. Raises OpenFailedError, or RestrictedError when this host may not use the venue."""
+    url = exchange.url(route)
+    timeout = exchange.config.open_timeout.total_seconds()
+    try:
+        socket = await connect(
+            url,
+            compression=None,  # inflating about doubles the CPU per message (measured)
+            max_size=MAX_FRAME_BYTES,
+            max_queue=QUEUE_FRAMES,
+            open_timeout=timeout,
+            close_timeout=5,
+            ping_interval=20,
+            ping_timeout=20,
+            proxy=None if is_loopback(url) else True,
+            process_exception=lambda error: error,  # retries are ours: counted, jittered, journaled
+        )
+    except InvalidStatus as error:
+        status = error.response.status_code
+        if status == 451:
+            raise RestrictedError(f"{url}: HTTP 451: this host may not use {exchange.name}", 451) from error
+        wait = error.response.headers.get("Retry-After", "")
+        raise OpenFailedError(f"{url}: HTTP {status}", float(wait) if wait.isdigit() else 0.0) from error
+    except (OSError, TimeoutError, WebSocketException) as error:
+        raise OpenFailedError(f"{url}: {type(error).__name__}: {error}") from error
+    connection = Connection(number, route, socket, exchange, recorder, clock, on_shutdown)
+    recorder.journal.append(Kind.OPENED.value, number, connection.path, opened_body())
+    return connection

@@ -1,0 +1,131 @@
+"""All subscriptions of a process, spread over connections by route and number of symbols."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from collectors.recorder import Recorder
+from collectors.slot import Opener, Slot
+from depthvault.exchanges.base import Exchange, Stream
+
+LOG = logging.getLogger("depthvault.collector")
+
+
+class Feed:
+    """Keeps the wanted streams subscribed. `failed` ends with the error that makes going on senseless.
+
+    on_lost: called with the streams that no connection carries any more.
+    """
+
+    def __init__(
+        self, exchange: Exchange, recorder: Recorder, opener: Opener, on_lost: Callable[[Iterable[Stream]], None]
+    ) -> None:
+        self._exchange = exchange
+        self._recorder = recorder
+        self._opener = opener
+        self._on_lost = on_lost
+        self._index = 0
+        self._tasks: dict[Slot, asyncio.Task[None]] = {}
+        self._places: dict[str, Slot] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def slots(self) -> list[Slot]:
+        return list(self._tasks)
+
+    def slot_of(self, name: str) -> Slot | None:
+        """The slot that holds the stream `name`."""
+        return self._places.get(name)
+
+    def set_exchange(self, exchange: Exchange) -> None:
+        """Use another configuration for connections and subscriptions from now on."""
+        self._exchange = exchange
+        self._opener.exchange = exchange
+
+    def update(self, streams: Sequence[Stream]) -> tuple[list[Stream], list[Stream]]:
+        """Make exactly `streams` subscribed; (added, removed). What stays is not touched, so nothing of it is lost."""
+        wanted = {stream.name: stream for stream in streams}
+        removed: list[Stream] = []
+        for slot in self.slots:
+            gone = [stream for name, stream in slot.streams.items() if name not in wanted]
+            if gone:
+                slot.remove(gone)
+                removed.extend(gone)
+        for stream in removed:
+            del self._places[stream.name]
+        added = [stream for name, stream in wanted.items() if name not in self._places]
+        by_place: dict[tuple[str, str], list[Stream]] = {}
+        for stream in added:
+            by_place.setdefault((stream.route, stream.symbol), []).append(stream)
+        assigned: dict[Slot, list[Stream]] = {}
+        planned = {slot: (slot.symbols, len(slot.streams)) for slot in self.slots}
+        for (route, symbol), group in by_place.items():
+            slot = self._room(route, symbol, len(group), planned)
+            symbols, size = planned[slot]
+            planned[slot] = (symbols | ({symbol} if symbol else set()), size + len(group))
+            assigned.setdefault(slot, []).extend(group)
+        for slot, group in assigned.items():
+            self._places.update((stream.name, slot) for stream in group)
+            slot.add(group)
+            if slot not in self._tasks:
+                self._start(slot)
+        for slot in self.slots:
+            if not slot.streams:
+                self._end(slot)
+        return added, removed
+
+    def _room(self, route: str, symbol: str, size: int, planned: dict[Slot, tuple[set[str], int]]) -> Slot:
+        """Where `size` more streams of `symbol` go: to its other streams, else where there is room, else a new slot."""
+        most_symbols = self._exchange.config.symbols_per_connection
+        most_streams = self._exchange.pacing.streams_per_connection
+        candidates = [
+            slot for slot, (_, used) in planned.items() if slot.route == route and used + size <= most_streams
+        ]
+        for slot in candidates:
+            if symbol in planned[slot][0]:
+                return slot
+        for slot in candidates:
+            if not symbol or len(planned[slot][0]) < most_symbols:
+                return slot
+        self._index += 1
+        slot = Slot(self._index, route, self._opener, self._on_lost)
+        planned[slot] = (set(), 0)
+        return slot
+
+    def _start(self, slot: Slot) -> None:
+        task = asyncio.get_running_loop().create_task(slot.run(), name=f"slot-{slot.index}")
+        self._tasks[slot] = task
+        task.add_done_callback(lambda task: self._ended(slot, task))
+
+    def _ended(self, slot: Slot, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self.failed.done():
+            return
+        error = task.exception()
+        if error is not None:
+            self.failed.set_exception(error)
+        elif slot in self._tasks and slot.streams:
+            LOG.debug("slot %d ended", slot.index)
+
+    def _end(self, slot: Slot) -> None:
+        """Close a slot that has nothing left to carry."""
+        task = self._tasks.pop(slot)
+        closing = asyncio.get_running_loop().create_task(self._close(slot, task, "empty"))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    async def _close(self, slot: Slot, task: asyncio.Task[None], reason: str) -> None:
+        await slot.stop(reason)
+        await asyncio.wait({task}, timeout=0.2)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await slot.stop(reason)  # a connection that was just being opened
+
+    async def close(self, reason: str) -> None:
+        """Close all connections, and take their last frames."""
+        slots = dict(self._tasks)
+        self._tasks.clear()
+        self._places.clear()
+        await asyncio.gather(*(self._close(slot, task, reason) for slot, task in slots.items()), *self._closing)

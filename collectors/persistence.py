@@ -1,0 +1,71 @@
+"""From memory to the disk, on timers and off the event loop: flush, fsync, rotation."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from collectors.counters import Counters
+from depthvault.errors import JournalError
+from depthvault.journal.writer import JournalWriter
+
+LOG = logging.getLogger("depthvault.collector")
+
+_RETRY = 1.0
+
+
+@dataclass(eq=False)
+class Persistence:
+    """Keeps a journal's promises: rows are in the file within `flush_interval`, on the disk within `fsync_interval`.
+
+    on_rotate: called when a new file was begun, to say again in it what is open.
+    """
+
+    journal: JournalWriter
+    counters: Counters
+    on_rotate: Callable[[], None]
+
+    async def run(self) -> None:
+        """Until cancelled. A disk that refuses is reported loudly and tried again: rows wait in memory."""
+        config = self.journal.config
+        # The wait and the write itself must fit into the interval.
+        pause = config.flush_interval.total_seconds() * 0.8
+        fsync_every = config.fsync_interval.total_seconds() * 0.8
+        loop = asyncio.get_running_loop()
+        synced = loop.time()
+        failing = False
+        while True:
+            await asyncio.sleep(_RETRY if failing else pause)
+            try:
+                await self._flush()
+                if loop.time() + pause - synced >= fsync_every:
+                    synced = loop.time()
+                    await self._fsync()
+                if self.journal.rotate_if_due():
+                    self.counters.rotations += 1
+                    LOG.info("journal goes on in %s", self.journal.path.name)
+                    self.on_rotate()
+                if failing:
+                    failing = False
+                    LOG.warning("recording goes on: %s is written again", self.journal.path)
+            except JournalError as error:
+                self.counters.flush_errors += 1
+                if not failing:
+                    LOG.critical("NOTHING IS BEING RECORDED TO DISK: %s", error)
+                failing = True
+
+    async def _flush(self) -> None:
+        started = time.perf_counter()
+        await asyncio.to_thread(self.journal.flush)
+        self.counters.flushes += 1
+        self.counters.flushed_at = time.monotonic()
+        self.counters.flush_worst_ms = max(self.counters.flush_worst_ms, (time.perf_counter() - started) * 1e3)
+
+    async def _fsync(self) -> None:
+        started = time.perf_counter()
+        await asyncio.to_thread(self.journal.fsync)
+        self.counters.fsyncs += 1
+        self.counters.fsync_worst_ms = max(self.counters.fsync_worst_ms, (time.perf_counter() - started) * 1e3)

@@ -1,0 +1,273 @@
+"""A slot: the streams of one route that share a connection, and that connection kept alive, renewed and replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import count
+
+from collectors.connection import Connection, Ending, OpenFailedError, open_connection
+from collectors.pacing import backoff
+from collectors.recorder import Recorder
+from depthvault.clock import Clock
+from depthvault.errors import ReconnectsExhaustedError
+from depthvault.exchanges.base import Exchange, Stream
+
+LOG = logging.getLogger("depthvault.collector")
+
+ROLL_TIMEOUT = 10.0  # seconds that a roll waits to see each active stream on the new connection
+ROLL_SETTLE = 0.5  # seconds that both connections stay open once it has
+ACTIVE_NS = 10_000_000_000  # a stream counts as active when it delivered within this time
+AGE_SPREAD = 0.1  # connections are renewed at 90 to 100 % of the greatest age, so that they do not all go at once
+
+
+@dataclass
+class Opener:
+    """Opens connections one after the other for all slots of a process, and numbers them.
+
+    A mass reconnect must not look like an attack: Binance allows 300 attempts in 5 minutes an address.
+    """
+
+    exchange: Exchange
+    recorder: Recorder
+    clock: Clock
+    rng: random.Random
+    attempts_per_window: int = 150
+    window: float = 300.0
+    numbers: count[int] = field(default_factory=lambda: count(1))
+    _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(3))
+    _recent: deque[float] = field(default_factory=deque)
+
+    async def open(self, route: str, on_shutdown: Callable[[], None]) -> Connection:
+        async with self._gate:
+            loop = asyncio.get_running_loop()
+            while self._recent and self._recent[0] <= loop.time() - self.window:
+                self._recent.popleft()
+            if len(self._recent) >= self.attempts_per_window:
+                await asyncio.sleep(self._recent[0] + self.window - loop.time())
+            self._recent.append(loop.time())
+            connection = await open_connection(
+                next(self.numbers), route, self.exchange, self.recorder, self.clock, on_shutdown
+            )
+        self.recorder.counters.connects += 1
+        self.recorder.event("connect", {"route": route}, connection=connection.number)
+        return connection
+
+
+class Slot:
+    """Keeps `streams` of `route` subscribed on one connection; on two while one replaces the other.
+
+    on_lost: called with the streams that no connection carries any more.
+    """
+
+    def __init__(self, index: int, route: str, opener: Opener, on_lost: Callable[[Iterable[Stream]], None]) -> None:
+        self.index = index
+        self.route = route
+        self.streams: dict[str, Stream] = {}
+        self.connections: list[Connection] = []
+        self._opener = opener
+        self._recorder = opener.recorder
+        self._clock = opener.clock
+        self._on_lost = on_lost
+        self._roll_reason = ""
+        self._roll = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._attempt = 0
+        self._calm_since: float | None = None
+
+    @property
+    def symbols(self) -> set[str]:
+        return {stream.symbol for stream in self.streams.values() if stream.symbol}
+
+    def add(self, streams: Iterable[Stream]) -> None:
+        """Subscribe to more, on the live connections too."""
+        new = [stream for stream in streams if stream.name not in self.streams]
+        self.streams.update((stream.name, stream) for stream in new)
+        for connection in self.connections:
+            self._subscribe(connection, new)
+
+    def remove(self, streams: Iterable[Stream]) -> None:
+        """Subscribe to less."""
+        old = [stream for stream in streams if self.streams.pop(stream.name, None) is not None]
+        for connection in self.connections:
+            connection.unsubscribe(old)
+
+    def resubscribe(self, streams: Iterable[Stream]) -> None:
+        """Unsubscribe and subscribe again, back to back: an in-band book comes anew, a silent stream gets a chance."""
+        again = [stream for stream in streams if stream.name in self.streams]
+        for connection in self.connections[-1:]:
+            connection.unsubscribe(again)
+            self._subscribe(connection, again)
+
+    def request_roll(self, reason: str) -> None:
+        """Replace the connection soon, with overlap."""
+        if self.connections and not self._roll.is_set():
+            self._roll_reason = reason
+            self._roll.set()
+
+    def _subscribe(self, connection: Connection, streams: Iterable[Stream]) -> None:
+        wanted = list(streams)
+        now = self._clock.monotonic_ns()
+        for stream in wanted:
+            if (state := self._recorder.states.get(stream.name)) is not None:
+                state.subscribed_ns = now
+                state.since_subscribe = 0
+        connection.subscribe(wanted)
+
+    async def run(self) -> None:
+        """Until `stop`. Raises ReconnectsExhaustedError, RestrictedError."""
+        while not self._stopping.is_set():
+            connection = await self._open(None)
+            if connection is None:
+                return
+            await self._live(connection)
+
+    async def stop(self, reason: str) -> None:
+        """Close everything, and take the last frames."""
+        self._stopping.set()
+        await asyncio.gather(*(connection.close(reason) for connection in list(self.connections)))
+
+    async def _open(self, predecessor: Connection | None) -> Connection | None:
+        """A new connection with its subscriptions sent; tried until it is there. None: stopped, or no longer wanted."""
+        config = self._opener.exchange.config
+        loop = asyncio.get_running_loop()
+        calm = config.reset_reconnect_after.total_seconds()
+        if self._calm_since is not None and loop.time() - self._calm_since >= calm:
+            self._attempt = 0
+        while not self._stopping.is_set():
+            if self._attempt and predecessor is None:
+                wait = backoff(
+                    self._attempt,
+                    config.reconnect_backoff.total_seconds(),
+                    config.reconnect_backoff_max.total_seconds(),
+                    self._opener.rng,
+                )
+                if await self._stopped_within(wait):
+                    return None
+            self._attempt += 1
+            try:
+                connection = await self._opener.open(self.route, lambda: self.request_roll("server_shutdown"))
+            except OpenFailedError as error:
+                self._failed(error)
+                if await self._stopped_within(error.retry_after):
+                    return None
+                if predecessor is not None:
+                    if predecessor.done.done():
+                        return None
+                    await asyncio.sleep(config.reconnect_backoff.total_seconds())
+                continue
+            self._calm_since = loop.time()
+            if self._stopping.is_set():
+                self.connections.append(connection)
+                await self._retire(connection, "stop")
+                return None
+            self.connections.append(connection)
+            self._subscribe(connection, self.streams.values())
+            return connection
+        return None
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        """Wait; whether a stop came meanwhile."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+        return self._stopping.is_set()
+
+    def _failed(self, error: OpenFailedError) -> None:
+        limit = self._opener.exchange.config.max_reconnect_attempts
+        exhausted = self._attempt >= limit
+        detail = {"route": self.route, "attempt": self._attempt, "reason": str(error), "exhausted": exhausted}
+        self._recorder.event("disconnect", detail)
+        LOG.warning("route %r, attempt %d of %d: %s", self.route, self._attempt, limit, error)
+        if exhausted:
+            raise ReconnectsExhaustedError(f"{self._opener.exchange.name}: {limit} attempts to connect failed: {error}")
+
+    async def _live(self, connection: Connection) -> None:
+        """Watch over `connection` and its successors until one is lost or all is stopped."""
+        config = self._opener.exchange.config
+        age = config.max_connection_age.total_seconds() * (1 - self._opener.rng.uniform(0, AGE_SPREAD))
+        while True:
+            self._roll.clear()
+            rolled = asyncio.ensure_future(self._roll.wait())
+            try:
+                await asyncio.wait({connection.done, rolled}, timeout=age, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                rolled.cancel()
+            if connection.done.done():
+                self._lost(connection)
+                return
+            reason = self._roll_reason if self._roll.is_set() else "age"
+            successor = await self._succeed(connection, reason)
+            if successor is None:
+                if connection.done.done():
+                    self._lost(connection)
+                    return
+                continue
+            connection = successor
+            age = config.max_connection_age.total_seconds() * (1 - self._opener.rng.uniform(0, AGE_SPREAD))
+
+    async def _succeed(self, old: Connection, reason: str) -> Connection | None:
+        """Replace `old` so that no event is lost: it closes when each active stream was seen on the new connection."""
+        new = await self._open(old)
+        if new is None:
+            return None
+        now = self._clock.monotonic_ns()
+        states = self._recorder.states
+        new.awaiting = {
+            name
+            for name in self.streams
+            if (state := states.get(name)) is not None and state.last_ns and now - state.last_ns < ACTIVE_NS
+        }
+        expected = len(new.awaiting)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + ROLL_TIMEOUT
+        # An idle stream gets no proof but the subscription's answer; so all answers are waited for as well.
+        while (new.awaiting or new.unanswered) and loop.time() < deadline and not self._stopping.is_set():
+            if new.done.done():
+                self._lost(new)
+                return None
+            await asyncio.sleep(0.05)
+        unseen, new.awaiting = sorted(new.awaiting), set()
+        await asyncio.sleep(ROLL_SETTLE)
+        self._attempt = 0
+        self._recorder.counters.rolls += 1
+        detail = {
+            "reason": reason, "route": self.route, "from": old.number, "to": new.number,
+            "active": expected, "unseen": unseen[:50],
+        }  # fmt: skip
+        self._recorder.event("roll", detail, connection=new.number)
+        LOG.info("connection %d replaces %d (%s)", new.number, old.number, reason)
+        if not old.done.done():
+            await self._retire(old, "roll")
+        elif old in self.connections:
+            self.connections.remove(old)
+        return new
+
+    async def _retire(self, connection: Connection, reason: str) -> None:
+        await connection.close(reason)
+        if connection in self.connections:
+            self.connections.remove(connection)
+
+    def _lost(self, connection: Connection) -> None:
+        if connection in self.connections:
+            self.connections.remove(connection)
+        ending: Ending = connection.done.result()
+        if not self._stopping.is_set():
+            self._recorder.counters.disconnects += 1
+            detail = {
+                "route": self.route, "code": ending.code, "reason": ending.reason, "initiator": ending.initiator,
+                "streams": len(connection.subscribed),
+            }  # fmt: skip
+            self._recorder.event("disconnect", detail, connection=connection.number)
+            LOG.warning(
+                "connection %d of route %r lost: %d %s (%s)",
+                connection.number, self.route, ending.code, ending.reason, ending.initiator,
+            )  # fmt: skip
+        carried = {name for other in self.connections for name in other.subscribed}
+        self._on_lost(stream for name, stream in self.streams.items() if name not in carried)

@@ -1,0 +1,97 @@
+"""Silence is noticed: an acknowledged subscription that delivers nothing is found, repaired, or declared.
+
+A stream is suspect when it says nothing for longer than streams of its class ever do (`expected_silence`). Then, one
+step for each such span: it is subscribed again; its connection is replaced; it is declared stale, once. A frame ends
+the matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from collectors.recorder import Recorder, StreamState
+from depthvault.clock import Clock
+from depthvault.exchanges.base import Exchange, Stream
+
+LOG = logging.getLogger("depthvault.collector")
+
+_RENEW_EVERY_NS = 600_000_000_000  # a connection is not replaced for silence more often than this
+_SCAN = 5.0  # seconds between two looks, unless streams are expected more often
+
+_HEALTHY, _RESUBSCRIBED, _RENEWED, _DECLARED = range(4)
+_ACTIONS = {_RESUBSCRIBED: "resubscribe", _RENEWED: "renew", _DECLARED: "declared"}
+
+
+@dataclass(eq=False)
+class Watchdog:
+    """Looks at all streams of a process.
+
+    resubscribe: subscribes to streams anew. renew: replaces the connection that carries a stream; its answer names
+    that connection's slot. connected: whether a connection carries the stream at all (if not, it is being opened,
+    which is not silence).
+    """
+
+    exchange: Exchange
+    recorder: Recorder
+    clock: Clock
+    resubscribe: Callable[[list[Stream]], None]
+    renew: Callable[[Stream], None]
+    slot: Callable[[Stream], int | None]
+    _renewed: dict[int, int] = field(default_factory=dict)
+
+    def silence_ns(self, state: StreamState) -> float:
+        """How long the stream may say nothing; inf: for ever."""
+        return self.exchange.expected_silence(state.stream.channel, state.busy) * 1e9
+
+    def look(self) -> None:
+        """Act on every stream that is silent for too long."""
+        now = self.clock.monotonic_ns()
+        again: list[Stream] = []
+        for state in self.recorder.states.values():
+            if not state.subscribed_ns or math.isinf(limit := self.silence_ns(state)):
+                continue
+            heard = max(state.last_ns, state.subscribed_ns)
+            if state.last_ns > state.acted_ns:
+                if state.stage:
+                    self._report(state, now, "recovered")
+                state.stage, state.acted_ns = _HEALTHY, 0
+            if now - max(heard, state.acted_ns) <= limit or state.stage == _DECLARED:
+                continue
+            slot = self.slot(state.stream)
+            if slot is None:
+                continue
+            state.stage += 1
+            state.acted_ns = now
+            if state.stage == _RENEWED and now - self._renewed.get(slot, -_RENEW_EVERY_NS) < _RENEW_EVERY_NS:
+                state.stage = _DECLARED  # replacing the connection did not help a moment ago
+            self._report(state, now, _ACTIONS[state.stage])
+            if state.stage == _RESUBSCRIBED:
+                again.append(state.stream)
+            elif state.stage == _RENEWED:
+                # All streams of the slot that are silent too get their chance by this one replacement.
+                self._renewed[slot] = now
+                self.renew(state.stream)
+        if again:
+            self.resubscribe(again)
+
+    def _report(self, state: StreamState, now: int, action: str) -> None:
+        counters = self.recorder.counters
+        if action == "resubscribe":
+            counters.stale += 1
+        stream = state.stream
+        silent = (now - max(state.last_ns, state.subscribed_ns)) / 1e9
+        detail = {"stream": stream.name, "action": action, "silent_s": round(silent, 3), "ever": bool(state.last_ns)}
+        self.recorder.event("stale", detail, channel=stream.channel, symbol=stream.symbol)
+        level = logging.INFO if action == "recovered" else logging.WARNING
+        LOG.log(level, "stream %s: silent for %.1f s: %s", stream.name, silent, action)
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            limits = [limit for state in self.recorder.states.values() if (limit := self.silence_ns(state)) > 0]
+            await asyncio.sleep(min(_SCAN, max(0.1, min(limits, default=1e10) / 4e9)))
+            self.look()
