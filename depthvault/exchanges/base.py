@@ -258,6 +258,13 @@ class Exchange(ABC):
         """`lastUpdateId` of a snapshot answer. Raises MalformedFrameError."""
         raise NotImplementedError
 
+    def poll_requests(self, channel: str, symbols: Sequence[str], since: datetime) -> list[Request]:
+        """What to ask over REST for `channel` of `symbols`, in the order in which the answers must be journaled.
+
+        since: for history, from when on. Empty where the venue has no such channel, or streams it.
+        """
+        return []
+
     @abstractmethod
     def channel_of(self, stream: str) -> tuple[str, str]:
         """Channel and symbol of a stream name or of a journaled request line; ('', '') when it is none of ours."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import ClassVar
 
+from depthvault.clock import ns_from_datetime
 from depthvault.exchanges import binance_rows as rows
 from depthvault.exchanges.base import Continuity, Head, Pacing, Request, Seed
 from depthvault.exchanges.binance import INTERVALS, SNAPSHOT_SCANNER, Binance, request_path
@@ -124,6 +126,23 @@ class BinanceFutures(Binance):
 
     def volume_request(self) -> Request | None:
         return Request(f"{self.api}/ticker/24hr", (), 40)
+
+    def poll_requests(self, channel: str, symbols: Sequence[str], since: datetime) -> list[Request]:
+        match channel:
+            case "funding_rate":
+                # One answer covers all symbols; the intervals come first, as the rates alone do not say theirs.
+                # No weight: 500 requests in 5 minutes for both (documented).
+                start = (("startTime", str(ns_from_datetime(since) // 1_000_000)), ("limit", "1000"))
+                return [
+                    Request(f"{self.api}/fundingInfo", (), 0, channel),
+                    Request(f"{self.api}/fundingRate", start, 0, channel),
+                ]
+            case "open_interest":
+                # No stream exists, and an answer holds one symbol.
+                return [
+                    Request(f"{self.api}/openInterest", (("symbol", symbol),), 1, channel, symbol) for symbol in symbols
+                ]
+        return []
 
     def readers(self) -> dict[str, Reader]:
         return super().readers() | {

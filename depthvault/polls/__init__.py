@@ -1,0 +1,8 @@
+"""What is asked over REST on a cadence (snapshots, funding, open interest, listings), journaled like every frame."""
+
+from __future__ import annotations
+
+from depthvault.polls.poll import Polled, poll, poll_snapshots
+from depthvault.polls.rotation import Rotation, published_cadence
+
+__all__ = ["Polled", "Rotation", "poll", "poll_snapshots", "published_cadence"]
