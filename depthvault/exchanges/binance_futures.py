@@ -89,8 +89,8 @@ class BinanceFutures(Binance):
     diff_reader: ClassVar[BookReader] = staticmethod(rows.futures_diff)
     partial_reader: ClassVar[BookReader] = staticmethod(rows.futures_partial)
     scanners: ClassVar[dict[str, Scanner]] = {
-        "depth_diff": BinanceScanner(_DIFF),
-        "depth_partial": BinanceScanner(_DIFF, is_snapshot=True),
+        "depth_diff": BinanceScanner(_DIFF, ("ps", "st")),
+        "depth_partial": BinanceScanner(_DIFF, ("ps", "st"), is_snapshot=True),
         "depth_snapshot": SNAPSHOT_SCANNER,
     }
 

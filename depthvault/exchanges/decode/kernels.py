@@ -3,8 +3,15 @@
 It takes only what it knows to the letter (compact JSON, known keys, plain digits, ASCII); of any other frame it says
 "not mine" and the reference reads that one. So it can be simple, and what it takes equals the reference bit by bit.
 
-A text of up to 15 significant digits becomes mantissa / 10^k with k <= 22: both are exact doubles, so the division
-rounds once and correctly (Clinger 1990), as `float(text)` does. Longer texts are listed for `float(text)`.
+Numbers. A text of up to 15 significant digits becomes mantissa / 10^k with k <= 22: both are exact doubles, so the
+division rounds once and correctly (Clinger 1990), as `float(text)` does. Longer texts are listed for `float(text)`.
+
+Bounds. The buffer ends with a NUL, which no rule accepts, and every rule looks at one byte after having accepted all
+before it: nothing is read beyond the NUL. A frame that is cut short may be read into the next one; then it does not
+end where it must, and is not taken.
+
+Positions are unsigned (no wrap-around tests: 5 times faster), hence the typed constants: Numba makes a float of
+`uint64 + int`. Position 0 is never behind anything and stands for failure.
 
 Numba keeps the machine code in `__pycache__`, or in the user's cache folder where that cannot be written.
 """
@@ -21,58 +28,66 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _compiled(function: F) -> F:
+    options = {"nogil": True, "error_model": "numpy"}
     try:
-        compiled: F = njit(cache=True, nogil=True)(function)
+        compiled: F = njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to keep the machine code: compile again in each process
-        compiled = njit(nogil=True)(function)
+        compiled = njit(**options)(function)
     return compiled
 
 
-STREAM_KEY = np.frombuffer(b'{"stream":"', np.uint8)
-DATA_KEY = np.frombuffer(b'","data":', np.uint8)
-DEPTH_UPDATE = np.frombuffer(b"depthUpdate", np.uint8)
-BIDS_KEY = np.frombuffer(b"bids", np.uint8)
-ASKS_KEY = np.frombuffer(b"asks", np.uint8)
-LAST_UPDATE_ID = np.frombuffer(b"lastUpdateId", np.uint8)
+def _text(text: bytes) -> Any:
+    return np.frombuffer(text, np.uint8)
 
+
+U0, U1, U2, U9, U10, U18 = (np.uint64(number) for number in (0, 1, 2, 9, 10, 18))
+QUOTE, COMMA, COLON, POINT, AT, BACKSLASH = (np.uint8(ord(sign)) for sign in '",:.@\\')
+OPEN, CLOSE, OPEN_LIST, CLOSE_LIST = (np.uint8(ord(sign)) for sign in "{}[]")
+ZERO = np.uint64(ord("0"))
 POWERS = np.array([10.0**k for k in range(23)])
-EXACT_BELOW = 10**15
-MAX_DIGITS = 18
+EXACT_BELOW = np.uint64(10**15)
 
-QUOTE, COMMA, COLON, POINT, ZERO, AT = 34, 44, 58, 46, 48, 64
-OPEN, CLOSE, OPEN_LIST, CLOSE_LIST, BACKSLASH = 123, 125, 91, 93, 92
+STREAM, DATA, DEPTH_UPDATE = _text(b'{"stream":"'), _text(b'","data":{'), _text(b'"depthUpdate"')
+KEY_KIND, KEY_EVENT, KEY_TRANSACTION, KEY_SYMBOL = _text(b'"e":'), _text(b'"E":'), _text(b'"T":'), _text(b'"s":"')
+KEY_PAIR, KEY_TYPE, KEY_FIRST, KEY_FINAL = _text(b'"ps":"'), _text(b'"st":'), _text(b'"U":'), _text(b'"u":')
+KEY_PREVIOUS, KEY_BIDS, KEY_ASKS = _text(b'"pu":'), _text(b'"b":'), _text(b'"a":')
+KEY_LAST, KEY_BIDS_SPELLED, KEY_ASKS_SPELLED = _text(b'"lastUpdateId":'), _text(b'"bids":'), _text(b'"asks":')
+KEY_PRICE, KEY_SIZE = _text(b'{"price":"'), _text(b',"size":"')
 
-# Fields of a frame, as bits of what was found and as columns of the integers.
+# Columns of the integers, and bits of what was found.
 EVENT, TRANSACTION, FIRST, FINAL, PREVIOUS = 0, 1, 2, 3, 4
-HAS_KIND, HAS_SYMBOL, HAS_BIDS, HAS_ASKS = 1 << 5, 1 << 6, 1 << 7, 1 << 8
+HAS_EVENT, HAS_TRANSACTION, HAS_FIRST, HAS_FINAL, HAS_PREVIOUS = 1, 2, 4, 8, 16
+HAS_KIND, HAS_SYMBOL, HAS_BIDS, HAS_ASKS, HAS_PAIR, HAS_TYPE = 32, 64, 128, 256, 512, 1024
 
-NAME_START, NAME_END, SYMBOL_START, SYMBOL_END, BIDS, ASKS = 0, 1, 2, 3, 4, 5
-
-
-@_compiled
-def says(buffer: Any, pos: Any, text: Any) -> Any:
-    """Whether `text` stands at `pos`, which the caller knows to be far enough from the end."""
-    for offset in range(text.shape[0]):  # noqa: SIM110  compiled: a generator would not be
-        if buffer[pos + offset] != text[offset]:
-            return False
-    return True
+# Columns of the spans.
+SYMBOL_START, SYMBOL_END, BIDS, ASKS = 0, 1, 2, 3
 
 
 @_compiled
-def integer(buffer: Any, pos: Any, end: Any) -> Any:
-    """A JSON integer without sign: (position after it or -1, value)."""
+def after(buffer: Any, pos: Any, text: Any) -> Any:
+    """The position behind `text` when it stands at `pos`, else 0."""
+    for sign in text:
+        if buffer[pos] != sign:
+            return U0
+        pos += U1
+    return pos
+
+
+@_compiled
+def integer(buffer: Any, pos: Any) -> Any:
+    """A JSON integer without sign, below 10^18: (position behind it or 0, value)."""
     start = pos
-    value = np.int64(0)
-    while pos < end:
-        digit = np.int64(buffer[pos]) - ZERO
-        if digit < 0 or digit > 9:
+    value = U0
+    while True:
+        digit = np.uint64(buffer[pos]) - ZERO
+        if digit > U9:
             break
-        value = value * 10 + digit
-        pos += 1
+        value = value * U10 + digit
+        pos += U1
     count = pos - start
-    if count == 0 or count > MAX_DIGITS or (count > 1 and buffer[start] == ZERO):
-        return np.int64(-1), np.int64(0)
-    return pos, value
+    if count == U0 or count > U18 or (count > U1 and np.uint64(buffer[start]) == ZERO):
+        return U0, np.int64(0)
+    return pos, np.int64(value)
 
 
 @_compiled
@@ -86,116 +101,169 @@ def micros(value: Any) -> Any:
 
 
 @_compiled
-def plain(buffer: Any, pos: Any, end: Any) -> Any:
-    """The end (closing quote) of a string of plain ASCII that begins at `pos`; -1 for others."""
-    while pos < end:
-        byte = buffer[pos]
-        if byte == QUOTE:
-            return pos
-        if byte < 32 or byte > 126 or byte == BACKSLASH:
-            return np.int64(-1)
-        pos += 1
-    return np.int64(-1)
+def time(buffer: Any, pos: Any) -> Any:
+    """A time as `integer` reads it, in µs: (position behind it or 0, value)."""
+    pos, value = integer(buffer, pos)
+    value = micros(value)
+    return (U0 if value < 0 else pos), value
 
 
 @_compiled
-def _long_decimal(buffer: Any, start: Any, point: Any, stop: Any) -> Any:
+def plain(buffer: Any, pos: Any) -> Any:
+    """The position of the quote that closes a string of printable ASCII without escapes; 0 for others."""
+    while buffer[pos] != QUOTE:
+        if buffer[pos] < 32 or buffer[pos] > 126 or buffer[pos] == BACKSLASH:
+            return U0
+        pos += U1
+    return pos
+
+
+@_compiled
+def decimal(buffer: Any, pos: Any) -> Any:
+    """A decimal without sign up to a quote: (position of the quote or 0, value; -1.0: it has many digits)."""
+    start = pos
+    mantissa = U0
+    while True:
+        digit = np.uint64(buffer[pos]) - ZERO
+        if digit > U9:
+            break
+        mantissa = mantissa * U10 + digit
+        pos += U1
+    if pos == start:
+        return U0, 0.0
+    point = pos
+    decimals = U0
+    if buffer[pos] == POINT:
+        pos += U1
+        while True:
+            digit = np.uint64(buffer[pos]) - ZERO
+            if digit > U9:
+                break
+            mantissa = mantissa * U10 + digit
+            pos += U1
+        decimals = pos - point - U1
+        if decimals == U0:
+            return U0, 0.0
+    if buffer[pos] != QUOTE:
+        return U0, 0.0
+    if pos - start <= U18 and mantissa < EXACT_BELOW:
+        return pos, np.float64(np.int64(mantissa)) / POWERS[decimals]
+    return pos, -1.0
+
+
+@_compiled
+def long_decimal(buffer: Any, start: Any, stop: Any) -> Any:
     """The double of a decimal text of many digits without its idle zeros; -1.0 when it has more than 15 others."""
-    first = start
-    while first < point and buffer[first] == ZERO:
+    first, last = np.int64(start), np.int64(stop)
+    middle = first
+    while middle < last and buffer[middle] != POINT:
+        middle += 1
+    while first < middle and buffer[first] == 48:
         first += 1
-    last = stop
-    while last > point + 1 and buffer[last - 1] == ZERO:
+    while last > middle + 1 and buffer[last - 1] == 48:
         last -= 1
-    decimals = max(last - point - 1, 0)
-    if (point - first) + decimals > 15 or decimals > 22:
+    decimals = last - middle - 1 if last > middle else 0
+    if (middle - first) + decimals > 15:
         return -1.0
     mantissa = np.int64(0)
     for pos in range(first, last):
-        if pos != point:
-            mantissa = mantissa * 10 + (np.int64(buffer[pos]) - ZERO)
+        if pos != middle:
+            mantissa = mantissa * 10 + np.int64(buffer[pos]) - 48
     return np.float64(mantissa) / POWERS[decimals]
 
 
 @_compiled
-def decimal(buffer: Any, pos: Any, end: Any) -> Any:
-    """A quoted decimal without sign: (position after the closing quote or -1, value; -1.0: use float(text))."""
-    if pos >= end or buffer[pos] != QUOTE:
-        return np.int64(-1), 0.0
-    pos += 1
-    start = pos
-    mantissa = np.int64(0)
-    while pos < end:
-        digit = np.int64(buffer[pos]) - ZERO
-        if digit < 0 or digit > 9:
-            break
-        mantissa = mantissa * 10 + digit
-        pos += 1
-    point = pos
-    if point == start:
-        return np.int64(-1), 0.0
-    decimals = np.int64(0)
-    if pos < end and buffer[pos] == POINT:
-        pos += 1
-        while pos < end:
-            digit = np.int64(buffer[pos]) - ZERO
-            if digit < 0 or digit > 9:
-                break
-            mantissa = mantissa * 10 + digit
-            pos += 1
-        decimals = pos - point - 1
-        if decimals == 0:
-            return np.int64(-1), 0.0
-    if pos >= end or buffer[pos] != QUOTE:
-        return np.int64(-1), 0.0
-    if (point - start) + decimals <= MAX_DIGITS and mantissa < EXACT_BELOW:
-        return pos + 1, np.float64(mantissa) / POWERS[decimals]
-    return pos + 1, _long_decimal(buffer, start, point, pos)
+def settled(buffer: Any, start: Any, end: Any, values: Any, index: Any, slow: Any, count: Any, array: Any) -> Any:
+    """Puts the number of many digits at [start, end) into `values`, or writes it down for `float`.
+
+    Returns how many are written down, -1 when there is no room. Kept out of the loop over levels: it is rare.
+    """
+    value = long_decimal(buffer, start, end)
+    values[index] = value
+    if value >= 0.0 or count < 0:
+        return count
+    if count >= slow.shape[0]:
+        return np.int64(-1)
+    slow[count, 0], slow[count, 1], slow[count, 2], slow[count, 3] = array, index, start, end
+    return count + 1
 
 
 @_compiled
-def pairs(
-    buffer: Any, pos: Any, end: Any, prices: Any, sizes: Any, count: Any, slow: Any, slow_count: Any, side: Any
-) -> Any:
-    """A side as `[["p","q"],…]`: (position after it or -1, levels so far, slow texts so far)."""
-    failed = (np.int64(-1), count, slow_count)
-    if pos + 1 >= end or buffer[pos] != OPEN_LIST:
+def pairs(buffer: Any, pos: Any, prices: Any, sizes: Any, count: Any, slow: Any, slow_count: Any, side: Any) -> Any:
+    """A side as `[["p","q"],…]`: (position behind it or 0, levels so far, slow texts so far)."""
+    failed = (U0, count, slow_count)
+    if buffer[pos] != OPEN_LIST:
         return failed
-    pos += 1
+    pos += U1
     if buffer[pos] == CLOSE_LIST:
-        return pos + 1, count, slow_count
+        return pos + U1, count, slow_count
     while True:
-        if pos >= end or buffer[pos] != OPEN_LIST:
+        if buffer[pos] != OPEN_LIST or buffer[pos + U1] != QUOTE:
             return failed
-        begin = pos + 1
-        pos, price = decimal(buffer, begin, end)
-        if pos < 0 or pos >= end or buffer[pos] != COMMA:
+        begin = pos + U2
+        middle, price = decimal(buffer, begin)
+        if middle == U0 or buffer[middle + U1] != COMMA or buffer[middle + U2] != QUOTE:
             return failed
-        middle = pos + 1
-        pos, size = decimal(buffer, middle, end)
-        if pos < 0 or pos + 1 >= end or buffer[pos] != CLOSE_LIST:
+        size_begin = middle + U2 + U1
+        pos, size = decimal(buffer, size_begin)
+        if pos == U0 or buffer[pos + U1] != CLOSE_LIST:
             return failed
-        if price < 0.0:
-            if slow_count >= slow.shape[0]:
-                return failed
-            slow[slow_count, 0], slow[slow_count, 1] = side, count
-            slow[slow_count, 2], slow[slow_count, 3] = begin + 1, middle - 2
-            slow_count += 1
-        if size < 0.0:
-            if slow_count >= slow.shape[0]:
-                return failed
-            slow[slow_count, 0], slow[slow_count, 1] = side + 1, count
-            slow[slow_count, 2], slow[slow_count, 3] = middle + 1, pos - 1
-            slow_count += 1
         prices[count] = price
         sizes[count] = size
-        count += 1
-        pos += 1
+        if price < 0.0 or size < 0.0:
+            if price < 0.0:
+                slow_count = settled(buffer, begin, middle, prices, count, slow, slow_count, side)
+            if size < 0.0:
+                slow_count = settled(buffer, size_begin, pos, sizes, count, slow, slow_count, side + 1)
+            if slow_count < 0:
+                return failed
+        count += U1
+        pos += U2
         if buffer[pos] == CLOSE_LIST:
-            return pos + 1, count, slow_count
+            return pos + U1, count, slow_count
         if buffer[pos] != COMMA:
             return failed
-        pos += 1
+        pos += U1
+
+
+@_compiled
+def objects(buffer: Any, pos: Any, prices: Any, sizes: Any, count: Any, slow: Any, slow_count: Any, side: Any) -> Any:
+    """A side as `[{"price":"p","size":"q"},…]`: as `pairs`."""
+    failed = (U0, count, slow_count)
+    if buffer[pos] != OPEN_LIST:
+        return failed
+    pos += U1
+    if buffer[pos] == CLOSE_LIST:
+        return pos + U1, count, slow_count
+    while True:
+        begin = after(buffer, pos, KEY_PRICE)
+        if begin == U0:
+            return failed
+        middle, price = decimal(buffer, begin)
+        if middle == U0:
+            return failed
+        size_begin = after(buffer, middle + U1, KEY_SIZE)
+        if size_begin == U0:
+            return failed
+        pos, size = decimal(buffer, size_begin)
+        if pos == U0 or buffer[pos + U1] != CLOSE:
+            return failed
+        prices[count] = price
+        sizes[count] = size
+        if price < 0.0 or size < 0.0:
+            if price < 0.0:
+                slow_count = settled(buffer, begin, middle, prices, count, slow, slow_count, side)
+            if size < 0.0:
+                slow_count = settled(buffer, size_begin, pos, sizes, count, slow, slow_count, side + 1)
+            if slow_count < 0:
+                return failed
+        count += U1
+        pos += U2
+        if buffer[pos] == CLOSE_LIST:
+            return pos + U1, count, slow_count
+        if buffer[pos] != COMMA:
+            return failed
+        pos += U1
 
 
 @_compiled
@@ -215,150 +283,121 @@ def binance(
 ) -> Any:
     """Binance book frames: diffs, partial books, REST snapshots.
 
-    buffer: the frames one after another; frame i is [starts[i], starts[i + 1]). enveloped: whether they come in
-    `{"stream":…,"data":…}`. spelled: whether the sides are called `bids` and `asks`, the id `lastUpdateId`.
+    buffer: the frames one after another and a NUL; frame i is [starts[i], starts[i + 1]). enveloped: whether they come
+    in `{"stream":…,"data":…}`. spelled: whether the sides are called `bids` and `asks`, the id `lastUpdateId`.
     required, allowed: bits that must and may be found. ids, spans: a row for each frame, see the constants.
     taken: set for each frame read. bids, asks: (prices, sizes) to fill. slow: rows (array, index, start, end) of
     texts for `float`. Returns the numbers of bid levels, ask levels and slow texts.
     """
-    bid_count = ask_count = slow_count = np.int64(0)
+    bid_count = ask_count = U0
+    slow_count = np.int64(0)
     for frame in range(starts.shape[0] - 1):
         pos, end = starts[frame], starts[frame + 1]
         bid_mark, ask_mark, slow_mark = bid_count, ask_count, slow_count
-        ok = False
         found = np.int64(0)
-        while True:  # runs once; `break` means: not mine
-            if enveloped:
-                if end - pos < 30 or not says(buffer, pos, STREAM_KEY):
-                    break
-                spans[frame, NAME_START] = pos + 11
-                pos = plain(buffer, pos + 11, end)
-                if pos < 0 or end - pos < 12 or not says(buffer, pos, DATA_KEY):
-                    break
-                spans[frame, NAME_END] = pos
-                if buffer[spans[frame, NAME_START]] == AT or pos == spans[frame, NAME_START]:
-                    break
-                pos += 9
-            if pos >= end or buffer[pos] != OPEN:
+        if enveloped:
+            pos = after(buffer, pos, STREAM)
+            if pos != U0 and (buffer[pos] == AT or buffer[pos] == QUOTE):
+                pos = U0  # without a symbol
+            if pos != U0:
+                pos = plain(buffer, pos)
+            if pos != U0:
+                pos = after(buffer, pos, DATA)
+        else:
+            pos = pos + U1 if buffer[pos] == OPEN else U0
+        while pos != U0:
+            begin = pos
+            bit: Any = np.int64(0)
+            if buffer[begin] != QUOTE:
+                pos = U0
                 break
-            closed = False
-            while True:
-                # A key: `{"k":` or `,"k":`.
-                pos += 1
-                if pos >= end or buffer[pos] != QUOTE:
-                    break
-                key = pos + 1
-                pos = plain(buffer, key, end)
-                if pos < 0 or pos + 2 >= end or buffer[pos + 1] != COLON:
-                    break
-                length = pos - key
-                letter = buffer[key]
-                pos += 2
-                bit: Any = np.int64(0)
-                field = -1
-                if length == 1:
-                    if spelled and (letter == 98 or letter == 97 or letter == 117):
-                        break
-                    if letter == 98 or letter == 97:  # b, a
-                        bit = HAS_BIDS if letter == 98 else HAS_ASKS
-                    elif letter == 69:  # E
-                        field = EVENT
-                    elif letter == 84:  # T
-                        field = TRANSACTION
-                    elif letter == 85:  # U
-                        field = FIRST
-                    elif letter == 117:  # u
-                        field = FINAL
-                    elif letter == 101:  # e
-                        bit = HAS_KIND
-                    elif letter == 115:  # s
-                        bit = HAS_SYMBOL
-                    else:
-                        break
-                elif length == 2 and letter == 112 and buffer[key + 1] == 117:  # pu
-                    field = PREVIOUS
-                elif length == 2 and letter == 115 and buffer[key + 1] == 116:  # st
-                    pos, _ = integer(buffer, pos, end)
-                    if pos < 0 or pos >= end:
-                        break
-                elif length == 2 and letter == 112 and buffer[key + 1] == 115:  # ps
-                    if buffer[pos] != QUOTE:
-                        break
-                    pos = plain(buffer, pos + 1, end)
-                    if pos < 0:
-                        break
-                    pos += 1
-                elif spelled and length == 4 and says(buffer, key, BIDS_KEY):
-                    bit = HAS_BIDS
-                elif spelled and length == 4 and says(buffer, key, ASKS_KEY):
-                    bit = HAS_ASKS
-                elif spelled and length == 12 and says(buffer, key, LAST_UPDATE_ID):
-                    field = FINAL
-                else:
-                    break
-                if field >= 0:
-                    bit = np.int64(1) << field
-                    pos, value = integer(buffer, pos, end)
-                    if pos < 0:
-                        break
-                    if field <= TRANSACTION:
-                        value = micros(value)
-                        if value < 0:
-                            break
-                    ids[frame, field] = value
-                elif bit == HAS_BIDS:
-                    pos, bid_count, slow_count = pairs(
-                        buffer, pos, end, bids[0], bids[1], bid_count, slow, slow_count, 0
-                    )
-                elif bit == HAS_ASKS:
-                    pos, ask_count, slow_count = pairs(
-                        buffer, pos, end, asks[0], asks[1], ask_count, slow, slow_count, 2
-                    )
-                elif bit & (HAS_KIND | HAS_SYMBOL) != 0:
-                    if buffer[pos] != QUOTE:
-                        break
-                    begin = pos + 1
-                    pos = plain(buffer, begin, end)
-                    if pos <= begin:
-                        break
-                    if bit == HAS_SYMBOL:
-                        spans[frame, SYMBOL_START], spans[frame, SYMBOL_END] = begin, pos
-                    elif pos - begin != 11 or not says(buffer, begin, DEPTH_UPDATE):
-                        break
-                    pos += 1
-                if pos < 0 or pos >= end or (bit != 0 and found & bit != 0):
-                    break
-                found |= bit
-                if buffer[pos] == CLOSE:
-                    closed = True
-                    break
-                if buffer[pos] != COMMA:
-                    break
-            if not closed:
+            letter, second = buffer[begin + U1], buffer[begin + U2]
+            if letter == 69:  # E
+                bit = HAS_EVENT
+                pos = after(buffer, begin, KEY_EVENT)
+                if pos != U0:
+                    pos, ids[frame, EVENT] = time(buffer, pos)
+            elif letter == 84:  # T
+                bit = HAS_TRANSACTION
+                pos = after(buffer, begin, KEY_TRANSACTION)
+                if pos != U0:
+                    pos, ids[frame, TRANSACTION] = time(buffer, pos)
+            elif letter == 85:  # U
+                bit = HAS_FIRST
+                pos = after(buffer, begin, KEY_FIRST)
+                if pos != U0:
+                    pos, ids[frame, FIRST] = integer(buffer, pos)
+            elif letter == 117 or letter == 108:  # u, lastUpdateId
+                bit = HAS_FINAL
+                pos = after(buffer, begin, KEY_LAST) if spelled else after(buffer, begin, KEY_FINAL)
+                if pos != U0:
+                    pos, ids[frame, FINAL] = integer(buffer, pos)
+            elif letter == 112 and second == 117:  # pu
+                bit = HAS_PREVIOUS
+                pos = after(buffer, begin, KEY_PREVIOUS)
+                if pos != U0:
+                    pos, ids[frame, PREVIOUS] = integer(buffer, pos)
+            elif letter == 98:  # b
+                bit = HAS_BIDS
+                pos = after(buffer, begin, KEY_BIDS_SPELLED) if spelled else after(buffer, begin, KEY_BIDS)
+                if pos != U0:
+                    pos, bid_count, slow_count = pairs(buffer, pos, bids[0], bids[1], bid_count, slow, slow_count, 0)
+            elif letter == 97:  # a
+                bit = HAS_ASKS
+                pos = after(buffer, begin, KEY_ASKS_SPELLED) if spelled else after(buffer, begin, KEY_ASKS)
+                if pos != U0:
+                    pos, ask_count, slow_count = pairs(buffer, pos, asks[0], asks[1], ask_count, slow, slow_count, 2)
+            elif letter == 101:  # e
+                bit = HAS_KIND
+                pos = after(buffer, begin, KEY_KIND)
+                if pos != U0:
+                    pos = after(buffer, pos, DEPTH_UPDATE)
+            elif letter == 115 and second == QUOTE:  # s
+                bit = HAS_SYMBOL
+                pos = after(buffer, begin, KEY_SYMBOL)
+                if pos != U0:
+                    spans[frame, SYMBOL_START] = pos
+                    pos = plain(buffer, pos) if buffer[pos] != QUOTE else U0
+                    spans[frame, SYMBOL_END] = pos
+                    if pos != U0:
+                        pos += U1
+            elif letter == 115:  # st
+                bit = HAS_TYPE
+                pos = after(buffer, begin, KEY_TYPE)
+                if pos != U0:
+                    pos, _ = integer(buffer, pos)
+            else:  # ps
+                bit = HAS_PAIR
+                pos = after(buffer, begin, KEY_PAIR)
+                if pos != U0:
+                    pos = plain(buffer, pos)
+                    if pos != U0:
+                        pos += U1
+            if pos == U0 or found & bit != 0:
+                pos = U0
                 break
-            if enveloped:
-                pos += 1
-                if pos >= end or buffer[pos] != CLOSE:
-                    break
-            if pos + 1 != end or found & required != required or found & ~allowed != 0:
+            found |= bit
+            sign = buffer[pos]
+            pos += U1
+            if sign == CLOSE:
                 break
-            if found & (1 << FIRST) != 0:
-                if ids[frame, FIRST] > ids[frame, FINAL]:
-                    break
-            else:
-                ids[frame, FIRST] = ids[frame, FINAL]
-            ok = True
-            break
-        taken[frame] = ok
-        if ok:
+            if sign != COMMA:
+                pos = U0
+        if pos != U0 and enveloped:
+            pos = pos + U1 if buffer[pos] == CLOSE else U0
+        ok = pos == end and found & required == required and found & ~allowed == 0
+        if ok and found & HAS_FIRST == 0:
+            ids[frame, FIRST] = ids[frame, FINAL]
+        if ok and ids[frame, FIRST] <= ids[frame, FINAL]:
+            taken[frame] = True
             spans[frame, BIDS], spans[frame, ASKS] = bid_count - bid_mark, ask_count - ask_mark
-            if found & (1 << EVENT) == 0:
+            if found & HAS_EVENT == 0:
                 ids[frame, EVENT] = -1
-            if found & (1 << TRANSACTION) == 0:
+            if found & HAS_TRANSACTION == 0:
                 ids[frame, TRANSACTION] = -1
         else:
             bid_count, ask_count, slow_count = bid_mark, ask_mark, slow_mark
-    return bid_count, ask_count, slow_count
+    return np.int64(bid_count), np.int64(ask_count), slow_count
 
 
 @_compiled

@@ -31,11 +31,11 @@ def kernels() -> ModuleType | None:
     return module
 
 
-def joined(bodies: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], Integers]:
-    """All bodies as one buffer, and where each begins (one more than there are bodies)."""
-    starts = np.zeros(len(bodies) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, bodies), np.int64, len(bodies)), out=starts[1:])
-    return np.frombuffer(b"".join(bodies), np.uint8), starts
+def joined(bodies: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
+    """All bodies as one buffer that ends with a NUL, and where each begins (one more than there are bodies)."""
+    starts = np.zeros(len(bodies) + 1, np.uint64)
+    np.cumsum(np.fromiter(map(len, bodies), np.uint64, len(bodies)), out=starts[1:])
+    return np.frombuffer(b"".join([*bodies, b"\0"]), np.uint8), starts
 
 
 def correct_slow(buffer: npt.NDArray[np.uint8], arrays: Sequence[Doubles], slow: Integers) -> int:
@@ -96,7 +96,7 @@ class BinanceScanner:
         buffer, starts = joined(bodies)
         count, most = len(bodies), len(buffer) // _SHORTEST_LEVEL + 1
         ids = np.zeros((count, 5), np.int64)
-        spans = np.zeros((count, 6), np.int64)
+        spans = np.zeros((count, 4), np.int64)
         taken = np.zeros(count, np.bool_)
         bids, asks = np.empty((2, most)), np.empty((2, most))
         slow = np.empty((_SLOW_TEXTS, 4), np.int64)
@@ -134,14 +134,16 @@ class BinanceScanner:
 
 def _bits(module: ModuleType) -> dict[str, int]:
     return {
-        "E": 1 << module.EVENT,
-        "T": 1 << module.TRANSACTION,
-        "U": 1 << module.FIRST,
-        "u": 1 << module.FINAL,
-        "lastUpdateId": 1 << module.FINAL,
-        "pu": 1 << module.PREVIOUS,
+        "E": module.HAS_EVENT,
+        "T": module.HAS_TRANSACTION,
+        "U": module.HAS_FIRST,
+        "u": module.HAS_FINAL,
+        "lastUpdateId": module.HAS_FINAL,
+        "pu": module.HAS_PREVIOUS,
         "e": module.HAS_KIND,
         "s": module.HAS_SYMBOL,
         "b": module.HAS_BIDS,
         "a": module.HAS_ASKS,
+        "ps": module.HAS_PAIR,
+        "st": module.HAS_TYPE,
     }
