@@ -109,11 +109,9 @@ class Supervisor:
                 raise PlatformError(f"not stopped after {timeout:g} s: {', '.join(names)}")
             time.sleep(0.1)
 
-    def restart(self, name: str, timeout: float = 60.0) -> None:
-        """Stop one program, start it again, and return when it runs."""
-        self.stop([name])
-        self._call("startProcess", name, False)
-        self.wait_running([name], timeout)
+    def signal(self, name: str, sign: str) -> None:
+        """Send a signal, as `HUP`, to a program."""
+        self._call("signalProcess", name, sign)
 
     def wait_running(self, names: Iterable[str], timeout: float, ready: Callable[[], bool] | None = None) -> None:
         """Return when all of `names` run and `ready()`; raise ProgramFailedError for one that gave up.

@@ -7,6 +7,7 @@ Airflow; nothing of a real installation is read or touched.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from datetime import timedelta
@@ -68,7 +69,8 @@ def _airflow_port(port: int) -> dict[str, int]:
 def simulator_options(site: Site) -> str:
     """The simulator's command line: deterministic, with its ledger of the truth beside the data."""
     return (
-        f"--port {site.ports.get('simulator')} --seed 7 --symbols {len(SYMBOLS)} --rate 5 --venues {' '.join(VENUES)}"
+        f"--port {site.ports.get('simulator')} --seed 7 --symbols {len(SYMBOLS)} --rate 5"
+        f" --venues {' '.join(VENUES)} --truth {shlex.quote(str(site.data_dir / 'truth'))}"
     )
 
 
@@ -87,13 +89,11 @@ def demo(console: Console | None = None) -> int:
         start(site, Steps(out), simulator=simulator_options(site))
         progress = watch(site, out, PERIODS, TIMEOUT.total_seconds())
         _report(site, out, progress)
-    except KeyboardInterrupt:
-        out.print("interrupted")
-        stop(site, Steps(out))
-        return 1
-    except DepthvaultError as error:
-        _explain(site, out, error)
-        stop(site, Steps(out))
+    except (DepthvaultError, KeyboardInterrupt) as error:
+        if isinstance(error, DepthvaultError):
+            _explain(site, out, error)
+        if control.connect(site) is not None:
+            stop(site, Steps(out))
         return 1
     out.print(f"\nThe demo took {time.monotonic() - began:.0f} s. It stays up until `make down`.", soft_wrap=True)
     return 0

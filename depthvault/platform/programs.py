@@ -19,13 +19,12 @@ AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """One collector process. `settings` is a digest of all it was told: when it differs, it must start anew."""
+    """One collector process. `settings` is a digest of all it was told: when it differs, it must read them anew."""
 
     exchange: str
     instance: str
     shard: int
     shards: int
-    metrics_port: int
     settings: str
 
     @property
@@ -42,14 +41,12 @@ class Collector:
 def collectors(config: Config) -> list[Collector]:
     """The collector processes that `config` asks for, in a fixed order."""
     found: list[Collector] = []
-    port = config.platform.metrics_port
     for exchange, settings in config.exchanges.enabled().items():
         told = f"{settings.model_dump_json()}{config.journal.model_dump_json()}{config.archive.period}"
         digest = hashlib.sha256(told.encode()).hexdigest()[:16]
         for instance in settings.instances:
             for shard in range(settings.shards):
-                found.append(Collector(exchange, instance, shard, settings.shards, port, digest))
-                port += bool(config.platform.metrics_port)
+                found.append(Collector(exchange, instance, shard, settings.shards, digest))
     return found
 
 
@@ -65,7 +62,6 @@ def _collector_program(collector: Collector) -> str:
     return f"""
 [program:{collector.name}]
 command = "%(ENV_DEPTHVAULT_BIN)s/depthvault" {collector.options}
-environment = DEPTHVAULT_METRICS_PORT="{collector.metrics_port}"
 priority = 100
 autostart = %(ENV_DEPTHVAULT_START_COLLECTORS)s
 autorestart = true
@@ -75,9 +71,10 @@ stopwaitsecs = 30
 stopasgroup = true
 killasgroup = true
 redirect_stderr = true
-stdout_logfile = %(ENV_DEPTHVAULT_RUN)s/logs/{collector.name}.log
-stdout_logfile_maxbytes = %(ENV_DEPTHVAULT_LOG_BYTES)s
-stdout_logfile_backups = %(ENV_DEPTHVAULT_LOG_BACKUPS)s
+; The collector rotates its own log, <name>.log; this one holds what it says before and after that, a traceback say.
+stdout_logfile = %(ENV_DEPTHVAULT_RUN)s/logs/{collector.name}.out.log
+stdout_logfile_maxbytes = 1MB
+stdout_logfile_backups = 1
 """
 
 

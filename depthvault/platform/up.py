@@ -68,7 +68,7 @@ def start(site: Site, steps: Steps, *, parts: frozenset[str] = PARTS, simulator:
                 supervisor = _launch(site, parts, simulator)
             _start_programs(site, supervisor, steps, parts)
         except BaseException:
-            stop(site, Steps(quiet=True))
+            stop(site, steps)
             raise
     if "airflow" in parts:
         word = site.secrets.folder / "airflow_admin_password"
@@ -78,8 +78,8 @@ def start(site: Site, steps: Steps, *, parts: frozenset[str] = PARTS, simulator:
 def reload(config: Config) -> None:
     """Apply a changed configuration to the running platform.
 
-    Collectors whose settings changed are replaced one after another, so that with two instances nothing is missed,
-    and with one the loss is the seconds of its restart; the others keep running.
+    Collectors whose settings changed are told to read them anew (SIGHUP), which loses no frame; those that are new are
+    started, those that are gone are stopped.
     """
     site, steps = Site.of(config), Steps()
     with _alone(site):
@@ -167,8 +167,8 @@ def _apply(site: Site, supervisor: Supervisor, steps: Steps) -> None:
         steps.say(f"  removed {name}")
     for collector in collectors(site.config):
         if collector.name not in added and before.get(collector.name) != collector.settings:
-            with steps.step(f"{collector.name} with its new settings"):
-                supervisor.restart(collector.name)
+            with steps.step(f"{collector.name} reads its new settings"):
+                supervisor.signal(collector.name, "HUP")
 
 
 def _exists(module: str) -> bool:
