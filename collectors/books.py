@@ -107,7 +107,8 @@ class Books:
                     detail = {"last_id": last, "first_id": first, "cause": change.outcome.value}
                     self.recorder.event("gap", detail, channel="depth_diff", symbol=book.symbol)
                     LOG.warning("%s: gap between ids %d and %d", book.symbol, last, first)
-                self._open.discard(book.symbol)
+                if book.sync.deadline_ns is None:
+                    self._open.discard(book.symbol)
             case Outcome.LIVE:
                 book.attempts = 0
                 self._unseeded.discard(book.symbol)
@@ -142,8 +143,11 @@ class Books:
                 await asyncio.sleep(SCAN_INTERVAL)
                 now = self.clock.monotonic_ns()
                 for symbol in list(self._open):
-                    if (change := self.books[symbol].sync.due(now)) is not None:
-                        self._apply(self.books[symbol], change)
+                    book = self.books[symbol]
+                    if (change := book.sync.due(now)) is not None:
+                        self._apply(book, change)
+                    elif book.sync.deadline_ns is None:
+                        self._open.discard(symbol)
                 if self.exchange.seed is Seed.REST:
                     self._fetch_due(now)
                 else:

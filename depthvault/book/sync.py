@@ -11,10 +11,12 @@ So a gap costs one new seed of one symbol, and never stops the stream: every fra
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import itemgetter
 
 from depthvault.exchanges.base import Continuity, Head, Seed
 
@@ -69,7 +71,6 @@ class BookSync:
         "_awaiting",
         "_capacity",
         "_continuity",
-        "_deadline_ns",
         "_event_ms",
         "_grace_ns",
         "_heads",
@@ -90,8 +91,7 @@ class BookSync:
         self._grace_ns = grace_ns
         self._capacity = capacity
         self._heads: deque[Head] = deque(maxlen=capacity)  # the chain since it began, while a seed is wanted
-        self._pending: list[Head] = []  # events beyond an open gap
-        self._deadline_ns = 0
+        self._pending: list[tuple[int, int, Head]] = []  # beyond an open gap: final id, arrival, event; by id
         self._awaiting: int | None = None  # id of a snapshot that no event has joined yet
         self._snapshot_ms = 0
         self._event_ms = 0
@@ -119,7 +119,8 @@ class BookSync:
     @property
     def deadline_ns(self) -> int | None:
         """When `due` must be called, on the clock of `now_ns`; None while no gap is open."""
-        return self._deadline_ns if self._pending else None
+        # A gap is known since the first event beyond it arrived.
+        return min(arrived for _, arrived, _ in self._pending) + self._grace_ns if self._pending else None
 
     def receive(self, event: Head, now_ns: int) -> Change | None:
         """Take the next event as it arrives, from whichever connection. None: nothing to tell."""
@@ -138,7 +139,7 @@ class BookSync:
             return self._break(event, now_ns)
         change = self._advance(event)
         if self._pending:
-            change = self._drain() or change
+            change = change or self._drain()
         return change
 
     def snapshot(self, last_update_id: int) -> Change:
@@ -159,9 +160,8 @@ class BookSync:
 
     def due(self, now_ns: int) -> Change | None:
         """Declare an open gap whose grace is over."""
-        if not self._pending or now_ns < self._deadline_ns:
-            return None
-        return self._declare()
+        deadline_ns = self.deadline_ns
+        return None if deadline_ns is None or now_ns < deadline_ns else self._declare(now_ns)
 
     def interrupted(self) -> None:
         """The only connection of this stream was lost: no late frame can come, so a break needs no grace.
@@ -231,18 +231,14 @@ class BookSync:
     def _break(self, event: Head, now_ns: int) -> Change | None:
         pending = self._pending
         opened = not pending
-        if opened:
-            self._deadline_ns = now_ns + self._grace_ns
-        elif event.final <= pending[-1].final:  # out of order beyond the gap, or there already
-            if any(head.final == event.final for head in pending):
-                self.duplicates += 1
-                return None
-            pending.append(event)
-            pending.sort(key=lambda head: head.final)
-            return None
-        pending.append(event)
-        if self._interrupted or len(pending) >= self._capacity or now_ns >= self._deadline_ns:
-            return self._declare()
+        if any(final == event.final for final, _, _ in pending):
+            self.duplicates += 1
+        else:
+            insort(pending, (event.final, now_ns, event), key=itemgetter(0))
+        if self._interrupted or len(pending) >= self._capacity:
+            return self._declare(now_ns)
+        if not opened and (change := self.due(now_ns)) is not None:
+            return change
         return Change(Outcome.OPENED) if opened else None
 
     def _drain(self) -> Change | None:
@@ -251,7 +247,7 @@ class BookSync:
         pending = self._pending
         change = None
         taken = 0
-        for event in pending:
+        for _, _, event in pending:
             assert self.final is not None
             if continuity.is_old(self.final, event):
                 self.duplicates += 1
@@ -265,26 +261,22 @@ class BookSync:
             return change
         return change or Change(Outcome.CLOSED)
 
-    def _declare(self) -> Change:
-        """The missing events will not come: tell each break, and begin anew behind the last one."""
-        continuity = self._continuity
+    def _declare(self, now_ns: int) -> Change:
+        """The missing events will not come: begin anew behind them. A younger gap behind keeps its own grace."""
         breaks: list[tuple[int, int]] = []
-        chain: list[Head] = []
-        last = self.final
-        for event in self._pending:
-            if last is None or not continuity.follows(last, event):
-                breaks.append((last or 0, event.prev if event.prev is not None else event.first))
-                chain.clear()
-            chain.append(event)
-            last = event.final
-        self._pending.clear()
+        everything = self._interrupted or len(self._pending) >= self._capacity
+        while self._pending and (everything or (deadline := self.deadline_ns) is None or deadline <= now_ns):
+            _, _, event = self._pending.pop(0)
+            breaks.append((self.final or 0, event.prev if event.prev is not None else event.first))
+            if self._in_band:  # what comes before the next whole book cannot be used
+                self._pending.clear()
+                self.final = None
+                self._unseed(())
+                break
+            self._begin([event])
+            self._unseed([event])
+            self._drain()
         self.gaps += len(breaks)
-        if self._in_band:  # what comes before the next whole book cannot be used
-            self.final = None
-            self._unseed(())
-        else:
-            self._begin(chain)
-            self._unseed(chain)
         return Change(Outcome.GAP, tuple(breaks))
 
     def _replace(self, event: Head) -> Change | None:
@@ -295,9 +287,9 @@ class BookSync:
             return None
         breaks: tuple[tuple[int, int], ...] = ()
         if self._pending and final is not None:
-            breaks = ((final, self._pending[0].first),)
+            breaks = ((final, self._pending[0][2].first),)
             self.gaps += 1
-            beyond = [head for head in self._pending if head.final > event.final]
+            beyond = [head for last, _, head in self._pending if last > event.final]
         else:
             beyond = []
         self._pending.clear()
