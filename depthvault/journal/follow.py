@@ -30,10 +30,13 @@ class _Cursor:
         self._last_sequence: int | None = None
         self._bad_until = 0
 
-    def advance(self, *, final: bool = False) -> Iterator[Batch | Damage]:
-        """What has been written since. A bad tail is a write under way, until good records follow it or `final`."""
-        held = self._source.pread(1, max(self._offset, self._bad_until))
-        if not held and not final:
+    def advance(self, *, look: bool = False, final: bool = False) -> Iterator[Batch | Damage]:
+        """What has been written since. A bad tail is a write under way, until good records follow it or `final`.
+
+        look: read a bad tail again although the file has not grown (a full disk makes the writer write it anew).
+        """
+        seen = self._offset if look or final else max(self._offset, self._bad_until)
+        if not self._source.pread(1, seen):
             return
         for part in scan(self._source, self.path, offset=self._offset, last_sequence=self._last_sequence):
             if isinstance(part, Damage) and part.next_sequence is None and not final:
@@ -93,7 +96,7 @@ class Follower:
             self._looked = now
             new = [path for path in self._layout.journal_files(self._exchange, self._writer) if path not in self._seen]
             # The old files again, for rows that they got before the new ones were begun.
-            self._advance(parts)
+            self._advance(parts, look=True)
             for cursor in self._cursors:
                 parts.extend(cursor.finish_if_abandoned())
             self._seen.update(new)
@@ -101,9 +104,9 @@ class Follower:
             self._advance(parts)
         return parts
 
-    def _advance(self, parts: list[Batch | Damage]) -> None:
+    def _advance(self, parts: list[Batch | Damage], *, look: bool = False) -> None:
         for cursor in self._cursors:
-            parts.extend(cursor.advance())
+            parts.extend(cursor.advance(look=look))
         for cursor in self._cursors:
             if cursor.stop is not None:
                 self.last_stop = cursor.stop

@@ -43,8 +43,9 @@ class Batch:
 class Damage:
     """Bytes `[start, end)` that hold no good record.
 
-    kind: `torn` (the file ends within a record: a crash, or a write still under way), `corrupt` (bytes changed) or
-    `missing` (no bad bytes, but sequence numbers are left out or come twice; then start == end).
+    kind: `torn` (the file ends within a record: a crash, or a write still under way), `corrupt` (bytes changed),
+    `missing` (no bad bytes, but sequence numbers are left out; then start == end) or `repeated` (a record holds rows
+    that were there already: they are left out).
     last_sequence, next_sequence: the rows around it; None at the file's beginning and end. What lies between is lost.
     """
 
@@ -61,6 +62,8 @@ class Damage:
         """How many rows are lost; None when nothing follows that would tell."""
         if self.next_sequence is None:
             return None
+        if self.kind == "repeated":
+            return 0
         return self.next_sequence - (-1 if self.last_sequence is None else self.last_sequence) - 1
 
 
@@ -143,7 +146,7 @@ def _batch(payload: bytes, columns: tuple[str, ...] | None = None) -> pa.RecordB
     """The batch of an intact payload; None when it is not one of ours."""
     try:
         batch = decode(payload, columns)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowKeyError, OSError):
+    except (pa.ArrowException, EOFError, ValueError, OSError):
         return None
     return batch if batch.num_rows else None
 
@@ -185,11 +188,17 @@ def scan(
             continue
         end = offset + HEADER.size + len(payload)
         first = int(batch.column(0)[0].as_py())
-        if expected is not None and first != expected:
+        if expected is not None and first > expected:
             yield Damage(path, offset, offset, "missing", f"expected row {expected}", last_sequence, first)
-        yield Batch(path, offset, end, first, batch)
-        last_sequence = first + int(batch.num_rows) - 1
-        offset, expected = end, last_sequence + 1
+        elif expected is not None and first < expected:
+            yield Damage(path, offset, end, "repeated", f"expected row {expected}", last_sequence, first)
+            batch = batch.slice(expected - first)
+            first = expected
+        if batch.num_rows:
+            yield Batch(path, offset, end, first, batch)
+            last_sequence = first + int(batch.num_rows) - 1
+            expected = last_sequence + 1
+        offset = end
 
 
 def _first_sequence(source: Source, offset: int) -> int:
@@ -236,10 +245,8 @@ def tail(source: Source) -> tuple[int, int]:
 def stop_reason(path: Path) -> str | None:
     """Why the writer of the journal at `path` stopped, by its last row; None when there is no stop row."""
     with open_source(path) as source:
-        last: Batch | Damage | None = None
-        for last in scan(source, path, offset=tail(source)[0]):
-            pass
-    return stop_reason_of(last) if isinstance(last, Batch) else None
+        parts = list(scan(source, path, offset=tail(source)[0]))
+    return stop_reason_of(parts[-1]) if parts and isinstance(parts[-1], Batch) else None
 
 
 def stop_reason_of(batch: Batch) -> str | None:
