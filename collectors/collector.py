@@ -314,16 +314,17 @@ def main(
     exchange: str,
     *,
     instance: str = "a",
-    shard: str | None = None,
+    shard: str | tuple[int, int] | None = None,
     duration: float | None = None,
     reload: Callable[[], Config] | None = None,
 ) -> int:
     """Record `exchange` until SIGINT or SIGTERM, or for `duration` seconds. Returns the exit code.
 
     0: stopped as asked. 1: cannot go on (reconnects exhausted, the venue refuses this host, the journal is locked),
-    so that a supervisor acts. Raises UsageError for a bad `shard`.
+    so that a supervisor acts. shard: `0/2` or (0, 2). reload: reads the configuration anew on SIGHUP (default: as at the
+    start). Raises UsageError for a bad `shard`.
     """
-    part = Shard.parse(shard)
+    part = Shard(*shard) if isinstance(shard, tuple) else Shard.parse(shard)
     writer = part.writer(instance)
     configure_logging(
         config.layout.logs / f"collector-{exchange}-{writer}.log",

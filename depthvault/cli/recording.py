@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from depthvault.cli.options import ConfigFile, DataDir, ExchangeName, command, configuration, console, seconds
+from depthvault.config import Config
 from depthvault.errors import UsageError
 
 PANEL = "Recording"
@@ -40,7 +41,10 @@ def register(app: typer.Typer) -> None:
 
         from collectors.collector import main
 
-        raise typer.Exit(main(loaded, exchange, instance=instance, shard=part, duration=limit))
+        def reload() -> Config:
+            return configuration(config, data_dir)
+
+        raise typer.Exit(main(loaded, exchange, instance=instance, shard=part, duration=limit, reload=reload))
 
     @command(app, "seal", panel=PANEL, example="depthvault seal --all")
     def seal(
