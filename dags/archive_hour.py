@@ -1,0 +1,75 @@
+"""Takes each sealed period into the archive: compacted, judged, uploaded, read back, published."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Asset, dag, task, task_group
+
+from plugins import archiving
+from plugins.archiving import Unit
+from plugins.schedules import ARCHIVE, START, archive_schedule, config, defaults
+
+archive = Asset(name="archive", uri=ARCHIVE)
+
+
+@dag(
+    dag_id="archive_hour",
+    schedule=archive_schedule(config().archive.period),
+    start_date=START,
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=6),
+    default_args=defaults(timeout=timedelta(hours=1)),
+    tags=["depthvault", "archive"],
+    doc_md=f"""### Archive
+{__doc__}
+
+`find_hours` → for each venue and period: `compact` → `validate` → `upload` → `verify_store` → `publish`.
+
+* A period is ready when every writer that may hold rows of it has a receipt. Late receipts make a new generation.
+* `validate` never stops a period: it is marked `available` or `degraded` in its manifest.
+* `publish` comes last: until then readers see nothing, so every step may fail, be killed or be run again.
+* Without an object store `upload` and `verify_store` have nothing to do, and nothing local is ever deleted.
+""",
+)
+def archive_hour() -> None:
+    @task(doc_md="Lists what is sealed and not archived yet, from receipts and manifests.")
+    def find_hours() -> list[Unit]:
+        return archiving.find_hours()
+
+    @task(map_index_template="{{ unit['exchange'] }} {{ unit['period'] }}", doc_md="Stitches writers, merges doubles.")
+    def compact(unit: Unit) -> Unit:
+        return archiving.compact(unit)
+
+    @task(map_index_template="{{ unit['exchange'] }} {{ unit['period'] }}", doc_md="Great Expectations over metrics.")
+    def validate(unit: Unit) -> Unit:
+        return archiving.validate(unit)
+
+    @task(map_index_template="{{ unit['exchange'] }} {{ unit['period'] }}", doc_md="Objects with explicit SHA-256.")
+    def upload(unit: Unit) -> Unit:
+        return archiving.upload(unit)
+
+    @task(map_index_template="{{ unit['exchange'] }} {{ unit['period'] }}", doc_md="GET and hash of every object.")
+    def verify_store(unit: Unit) -> Unit:
+        return archiving.verify_store(unit)
+
+    @task(
+        map_index_template="{{ unit['exchange'] }} {{ unit['period'] }}",
+        doc_md="Appends the hash-chained manifest.",
+        outlets=[archive],
+    )
+    def publish(unit: Unit) -> str:
+        return archiving.publish(unit)
+
+    @task_group
+    def archive_unit(unit: Any) -> None:  # an XComArg while the DAG is built
+        steps: Any = compact(unit)
+        for step in (validate, upload, verify_store, publish):
+            steps = step(steps)
+
+    archive_unit.expand(unit=find_hours())
+
+
+archive_hour()
