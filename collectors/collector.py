@@ -8,6 +8,7 @@ SIGINT and SIGTERM stop it gracefully, SIGHUP reads the configuration anew witho
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 import uvloop
 
+from collectors.alarms import Alarms
 from collectors.books import Books
 from collectors.feed import Feed
 from collectors.health import Health, port_of
@@ -29,6 +31,7 @@ from collectors.watchdog import Watchdog
 from depthvault import exchanges
 from depthvault.clock import Clock, SystemClock
 from depthvault.config import Config, load_config
+from depthvault.durable import write_atomic
 from depthvault.errors import (
     BannedError,
     DepthvaultError,
@@ -53,6 +56,7 @@ class Collector:
     """Records `name` until stopped.
 
     reload: reads the configuration anew on request. rng: for jitter; seeded, a run can be repeated.
+    time_reference: says how far this host's clock is off, None when it cannot; called in a thread.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Collector:
         reload: Callable[[], Config] | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        time_reference: Callable[[], dict[str, Any] | None] = ntp_offset,
     ) -> None:
         self.config = config
         self.name = name
@@ -79,6 +84,8 @@ class Collector:
         self.started = asyncio.Event()
         """Set when the first subscriptions are under way."""
         self._reload = reload
+        self._time_reference = time_reference
+        self._alarms = Alarms(self.layout.run / "alerts", name, self.writer, self.clock)
         self._stop = asyncio.Event()
         self._stop_reason = "stop"
         self._refresh = asyncio.Event()
@@ -140,7 +147,9 @@ class Collector:
         self.watchdog = Watchdog(
             self.exchange, self.recorder, self.clock, self._resubscribe, self._renew, self._connected_slot
         )
+        self.recorder.on_event = self._alarms.note
         self.recorder.event("environment", environment())
+        self._alarms.tell("start", f"recording begins: {self.journal.path.name}")
         health = Health(self)
         persistence = Persistence(self.journal, self.recorder.counters, self._repeat_opened)
         loop = asyncio.get_running_loop()
@@ -153,6 +162,7 @@ class Collector:
                 "watchdog": self.watchdog.run(),
                 "clock": self._watch_clock(),
                 "health": health.run(),
+                "alarms": self._alarms.run(),
             }.items()
         ]
         stopping: asyncio.Future[Any] = loop.create_task(self._stop.wait())
@@ -192,6 +202,7 @@ class Collector:
                 if refreshes % VOLUME_EVERY == 0:
                     await self._ask_volumes()
                 self._subscribe()
+                await asyncio.to_thread(self._publish_symbols)
             except (RestError, MalformedFrameError) as error:
                 if isinstance(error, RestrictedError):
                     raise
@@ -262,6 +273,15 @@ class Collector:
             )  # fmt: skip
         self.started.set()
 
+    def _publish_symbols(self) -> None:
+        """Tell what is recorded, most active first: the polls over REST ask for the same symbols."""
+        path = self.layout.run / "universe" / f"{self.name}-{self.writer}.json"
+        content = json.dumps({"symbols": self.universe.symbols}, ensure_ascii=False)
+        try:
+            write_atomic(path, content.encode() + b"\n")
+        except OSError as error:
+            LOG.warning("%s: %s", path, error.strerror)
+
     # Connections
 
     def _resubscribe(self, streams: Iterable[Stream]) -> None:
@@ -290,15 +310,35 @@ class Collector:
     async def _watch_clock(self) -> None:
         """Record how far this host's clock is off, and how far away the venue is."""
         while True:
-            offset = await asyncio.to_thread(ntp_offset)
-            round_trips = {
-                str(connection.number): round(connection.round_trip, 6)
+            reference = await asyncio.to_thread(self._time_reference)
+            venue = await self._venue_time()
+            round_trips = [
+                round(connection.round_trip, 6)
                 for slot in self.feed.slots
                 for connection in slot.connections
                 if connection.round_trip
-            }
-            self.recorder.event("clock", {"ntp": offset, "websocket_round_trip_s": round_trips})
+            ]
+            detail = {"reference": reference or venue, "venue": venue, "websocket_round_trips_s": round_trips}
+            self.recorder.event("clock", detail)
             await asyncio.sleep(CLOCK_INTERVAL)
+
+    async def _venue_time(self) -> dict[str, Any] | None:
+        """The venue's clock against ours, halfway through the request; good to some ms, and better than nothing."""
+        request = self.exchange.time_request()
+        if request is None:
+            return None
+        try:
+            answer = await self.client.get(request, Priority.CATALOGUE, max_wait=60)
+            venue_ns = self.exchange.parse_time(answer.body)
+        except (RestError, MalformedFrameError) as error:
+            self._refused(error, "time")
+            return None
+        ours_ns = (answer.sent_wall_ns + answer.received_wall_ns) // 2
+        return {
+            "source": self.client.host,
+            "offset_s": round((venue_ns - ours_ns) / 1e9, 6),
+            "round_trip_s": round(answer.round_trip, 6),
+        }
 
 
 async def _run(collector: Collector, duration: float | None) -> None:
@@ -321,8 +361,8 @@ def main(
     """Record `exchange` until SIGINT or SIGTERM, or for `duration` seconds. Returns the exit code.
 
     0: stopped as asked. 1: cannot go on (reconnects exhausted, the venue refuses this host, the journal is locked),
-    so that a supervisor acts. shard: `0/2` or (0, 2). reload: reads the configuration anew on SIGHUP (default: as at the
-    start). Raises UsageError for a bad `shard`.
+    so that a supervisor acts. shard: `0/2` or (0, 2). reload: reads the configuration anew on SIGHUP (default: as at
+    the start). Raises UsageError for a bad `shard`.
     """
     part = Shard(*shard) if isinstance(shard, tuple) else Shard.parse(shard)
     writer = part.writer(instance)

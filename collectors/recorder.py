@@ -72,7 +72,8 @@ class _Reports:
 class Recorder:
     """Frames and events of one collector process go through here into its journal.
 
-    on_change: called when a book's chain or seed changed (rarely).
+    on_change: called when a book's chain or seed changed (rarely). on_event: called for each event row, with its kind,
+    details, symbol and connection.
     """
 
     exchange: Exchange
@@ -80,6 +81,7 @@ class Recorder:
     clock: Clock
     counters: Counters = field(default_factory=Counters)
     on_change: Callable[[StreamState, Change], None] = lambda state, change: None
+    on_event: Callable[[str, Mapping[str, Any], str | None, int], None] = lambda kind, detail, symbol, connection: None
     states: dict[str, StreamState] = field(default_factory=dict)
     _reports: dict[str, _Reports] = field(default_factory=dict)
 
@@ -157,6 +159,7 @@ class Recorder:
             if reports.suppressed:
                 content["suppressed"], reports.suppressed = reports.suppressed, 0
         self.journal.append(_EVENT, connection, kind, json_body(**content))
+        self.on_event(kind, detail, symbol, connection)
         return True
 
     def answer(self, answer: Answer) -> None:

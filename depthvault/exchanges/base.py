@@ -242,6 +242,14 @@ class Exchange(ABC):
     def parse_catalogue(self, body: bytes) -> list[Instrument]:
         """The markets of a catalogue answer. Raises MalformedFrameError."""
 
+    def time_request(self) -> Request | None:
+        """What gives the venue's clock; None where nothing does."""
+        return None
+
+    def parse_time(self, body: bytes) -> int:
+        """The venue's clock in ns since the epoch. Raises MalformedFrameError."""
+        raise NotImplementedError
+
     @abstractmethod
     def volume_request(self) -> Request | None:
         """What gives 24 h quote volumes, for `top:N`."""

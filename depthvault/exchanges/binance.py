@@ -45,6 +45,7 @@ _MALFORMED = Frame(FrameKind.MALFORMED, reason="not a message of the combined st
 _SHUTDOWN = "serverShutdown"
 
 _EVENT_MS = re.compile(rb'"E":(\d{13,16})')
+_SERVER_TIME = re.compile(rb'"serverTime":(\d{13,16})')
 _LAST_UPDATE_ID = re.compile(rb'"lastUpdateId":(-?\d{1,19})[,}]')
 
 INTERVALS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
@@ -291,6 +292,15 @@ class Binance(Exchange):
     @abstractmethod
     def is_trading(self, one: rows.Symbol) -> bool:
         """Whether the symbol belongs to the universe of `top:N` and `all`."""
+
+    def time_request(self) -> Request:
+        return Request(f"{self.api}/time", (), 1)
+
+    def parse_time(self, body: bytes) -> int:
+        match = _SERVER_TIME.search(body)
+        if match is None:
+            raise MalformedFrameError(f"time answer without serverTime: {body[:80]!r}")
+        return milliseconds(int(match[1])) * 1_000_000
 
     def parse_volumes(self, body: bytes) -> dict[str, float]:
         try:
