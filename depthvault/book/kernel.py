@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator"
 """The compiled book: applies level changes to a book held in flat arrays, and reads the best levels off it.
 
 A side is a hash table from price to size (exact: the key is the double's bits, so no tick size is needed) and a window
@@ -14,14 +15,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
+
+from depthvault.book.events import Floats, Integers, Levels
 
 BID, ASK = -1.0, 1.0
 USED, LIVE, SEEN = 0, 1, 2
-
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 
 class Side(NamedTuple):
@@ -32,14 +31,6 @@ class Side(NamedTuple):
     window: Floats
     meta: Integers
     sign: float
-
-
-class Levels(NamedTuple):
-    """One side of many events: event `i` sets the sizes at prices `offsets[i]` to `offsets[i + 1]`; 0 removes."""
-
-    offsets: Integers
-    prices: Floats
-    sizes: Floats
 
 
 @njit(cache=True, inline="always")
@@ -188,7 +179,7 @@ def _sample(b: Any, a: Any, bid: Any, ask: Any, times: Any, row: Any, stop: Any,
             end: Any, depth: Any, tables: Any, out: Any, counts: Any, rows: Any, scratch: Any) -> Any:  # fmt: skip
     """Walk rows and moments together: at each moment write the best levels that rows up to it make.
 
-    `final`: no rows follow `stop`. Returns the next row and moment; earlier than asked when more rows or room is needed.
+    `final`: no rows follow `stop`. Returns the next row and moment, earlier ones when more rows or room is needed.
     """
     out_bp, out_bs, out_ap, out_as = out
     ranked, ranked_bits = scratch
@@ -199,8 +190,12 @@ def _sample(b: Any, a: Any, bid: Any, ask: Any, times: Any, row: Any, stop: Any,
                 break  # no room
         elif not final:
             break
-        counts[at, 0] = _best(b[0], b[1], b[2], b[3], b[4], tables[0], depth, out_bp[at], out_bs[at], ranked_bits, ranked)
-        counts[at, 1] = _best(a[0], a[1], a[2], a[3], a[4], tables[1], depth, out_ap[at], out_as[at], ranked_bits, ranked)
+        counts[at, 0] = _best(
+            b[0], b[1], b[2], b[3], b[4], tables[0], depth, out_bp[at], out_bs[at], ranked_bits, ranked
+        )
+        counts[at, 1] = _best(
+            a[0], a[1], a[2], a[3], a[4], tables[1], depth, out_ap[at], out_as[at], ranked_bits, ranked
+        )
         rows[at] = row
         at += 1
     return row, at
@@ -301,7 +296,6 @@ class Kernel:
 
 def samples(moments: int, depth: int) -> Samples:
     """Room for the best `depth` levels at `moments` moments."""
-    shape = (moments, depth)
-    return Samples(
-        *(np.full(shape, np.nan) for _ in range(4)), np.zeros((moments, 2), np.int64), np.zeros(moments, np.int64)
-    )
+    bid_prices, bid_sizes, ask_prices, ask_sizes = (np.full((moments, depth), np.nan) for _ in range(4))
+    counts, rows = np.zeros((moments, 2), np.int64), np.zeros(moments, np.int64)
+    return Samples(bid_prices, bid_sizes, ask_prices, ask_sizes, counts, rows)

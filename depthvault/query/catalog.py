@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from depthvault.errors import ArchiveError
 from depthvault.query import derived, pruning
-from depthvault.query.sources import FileSet, TableFile
+from depthvault.query.sources import FileSet, TableFile, Token
 from depthvault.schemas import CHANNELS, QUALITY
 
 TABLES: tuple[str, ...] = (*CHANNELS, *QUALITY)
@@ -103,7 +103,7 @@ class Sources(Protocol):
     """Where the files are."""
 
     def files(self) -> FileSet: ...
-    def token(self) -> tuple[int, frozenset[str]]: ...
+    def token(self) -> Token: ...
 
 
 Unsealed = Callable[[str, str], pa.Table]

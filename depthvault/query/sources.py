@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 from depthvault.archive import manifest
 from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.query.pruning import Range
 from depthvault.schemas import CHANNELS
-from depthvault.seal.receipts import Receipt, receipts
+from depthvault.seal.receipts import Receipt, read_receipt
+
+Token = tuple[int, frozenset[tuple[Path, int]]]
+"""Number of the last manifest, and the receipts with their modification times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class FileSet:
 
     archived: list[TableFile]
     pending: list[TableFile]
-    token: tuple[int, frozenset[str]]
+    token: Token
 
 
 def _microseconds(period: Period) -> Range:
@@ -131,11 +135,6 @@ def local_manifest(layout: Layout) -> Callable[[int], bytes | None]:
     return fetch
 
 
-def exchanges_with_receipts(layout: Layout) -> list[str]:
-    """The exchanges of which anything was sealed."""
-    return sorted(folder.parent.name.removeprefix("exchange=") for folder in layout.live.glob("exchange=*/_receipts"))
-
-
 def pending_files(layout: Layout, known: Iterable[Receipt], archived: set[tuple[str, str]]) -> list[TableFile]:
     """The live files of complete receipts that no manifest has taken in."""
     found = []
@@ -159,9 +158,9 @@ def pending_files(layout: Layout, known: Iterable[Receipt], archived: set[tuple[
     return found
 
 
-def receipt_names(layout: Layout) -> frozenset[str]:
-    """Which receipts stand, with their modification times: changes whenever one is written."""
-    return frozenset(f"{path}:{path.stat().st_mtime_ns}" for path in layout.live.glob("exchange=*/_receipts/*.json"))
+def _receipt_marks(layout: Layout) -> dict[Path, int]:
+    """The receipts that stand, with their modification times: changes whenever one is written."""
+    return {path: path.stat().st_mtime_ns for path in sorted(layout.live.glob("exchange=*/_receipts/*.json"))}
 
 
 @dataclass(slots=True)
@@ -171,6 +170,7 @@ class LocalSources:
     layout: Layout
     store_url: str | None = None
     log: Log = field(init=False)
+    _receipts: dict[tuple[Path, int], Receipt] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.log = Log(local_manifest(self.layout))
@@ -185,15 +185,14 @@ class LocalSources:
     def files(self) -> FileSet:
         """What there is now."""
         number = self.log.advance()
-        names = receipt_names(self.layout)
-        known = [
-            receipt for exchange in exchanges_with_receipts(self.layout) for receipt in receipts(self.layout, exchange)
-        ]
-        return FileSet(self.log.files(self.locate), pending_files(self.layout, known, self.log.inputs), (number, names))
+        marks = _receipt_marks(self.layout)
+        self._receipts = {mark: self._receipts.get(mark) or read_receipt(mark[0]) for mark in marks.items()}
+        pending = pending_files(self.layout, self._receipts.values(), self.log.inputs)
+        return FileSet(self.log.files(self.locate), pending, (number, frozenset(marks.items())))
 
-    def token(self) -> tuple[int, frozenset[str]]:
+    def token(self) -> Token:
         """What `files().token` would be."""
-        return self.log.advance(), receipt_names(self.layout)
+        return self.log.advance(), frozenset(_receipt_marks(self.layout).items())
 
 
 @dataclass(slots=True)
@@ -212,6 +211,6 @@ class StoreSources:
         number = self.log.advance()
         return FileSet(self.log.files(lambda path: f"{self.url}/{path}"), [], (number, frozenset()))
 
-    def token(self) -> tuple[int, frozenset[str]]:
+    def token(self) -> Token:
         """What `files().token` would be."""
         return self.log.advance(), frozenset()

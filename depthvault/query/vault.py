@@ -16,7 +16,7 @@ from depthvault.config import Config, Exchanges, Secrets, load_config
 from depthvault.errors import ConfigError, UsageError
 from depthvault.layout import Layout
 from depthvault.query import statement
-from depthvault.query.catalog import Catalog, Secret, Sources, Unsealed, columns, quote
+from depthvault.query.catalog import Catalog, Secret, Unsealed, columns, quote
 from depthvault.query.sources import LocalSources, StoreSources
 from depthvault.schemas import CHANNELS
 
@@ -213,7 +213,6 @@ def open_vault(
     """
     config = config or load_config()
     secrets = secrets or Secrets()
-    sources: Sources
     if isinstance(target, str) and target.startswith("s3://"):
         from depthvault.archive.store import open_store
 
