@@ -139,6 +139,15 @@ class AirflowApi:
         """The ids of all DAGs."""
         return [dag["dag_id"] for dag in self._ask("/api/v2/dags?limit=100")["dags"]]
 
+    def finished(self, dag_id: str, task: str, limit: int = 200) -> list[tuple[str, str]]:
+        """The instances of a task that succeeded: run id, and what the mapped instance was about."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/~/taskInstances?state=success&order_by=-start_date&limit={limit}"
+        return [
+            (instance["dag_run_id"], instance["rendered_map_index"] or "")
+            for instance in self._ask(path)["task_instances"]
+            if instance["task_id"].rpartition(".")[2] == task
+        ]
+
     def failed_task_log(self, run: DagRun, lines: int = 25) -> str:
         """The last lines of the first failed task of `run`, or nothing."""
         tasks = self._ask(f"/api/v2/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances?limit=100")

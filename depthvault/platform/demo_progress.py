@@ -52,13 +52,18 @@ class FrameCounter:
 
 @dataclass(slots=True)
 class Progress:
-    """What has happened so far. `rate`: frames a second over the last ten. `runs`: archive runs by state."""
+    """What has happened so far.
+
+    rate: frames a second over the last ten. closed, archived: periods that all venues have sealed, published.
+    confirmed: those of them whose archive run Airflow calls a success. runs: archive runs by state.
+    """
 
     frames: int = 0
     rate: float = 0.0
     rows: int = 0
     closed: int = 0
     archived: int = 0
+    confirmed: int = 0
     runs: dict[str, int] = field(default_factory=dict)
     _seen: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=11))
 
@@ -124,14 +129,14 @@ def watch(site: Site, out: Console, wanted: int, timeout: float) -> Progress:
             if now - asked >= _AIRFLOW_POLL:
                 asked = now
                 _look_after(supervisor)
-                progress.runs = _runs(server)
+                progress.runs, progress.confirmed = _runs(server, archived_periods(state, exchanges), exchanges)
             line = f"{now - began:4.0f} s  {progress.line(wanted)}"
             if out.is_terminal:
                 live.update(Text(f"{line}\n{_clock(site)}", no_wrap=True, overflow="ellipsis"))
             elif now - told >= _PLAIN_INTERVAL:
                 told = now
                 out.print(f"  {line}", soft_wrap=True)
-            if progress.archived >= wanted and progress.runs.get("success", 0) >= wanted:
+            if progress.confirmed >= wanted:
                 out.print(f"  {line}", soft_wrap=True)
                 return progress
             if now - began > timeout:
@@ -151,12 +156,15 @@ def _look_after(supervisor: Supervisor) -> None:
             raise supervisor.failure(program, f"{program.name} does not stay up ({program.description})")
 
 
-def _runs(server: AirflowApi) -> dict[str, int]:
-    """Archive runs by state. A DAG that cannot be read, or a run that failed for good, is an error."""
+def _runs(server: AirflowApi, archived: list[str], exchanges: set[str]) -> tuple[dict[str, int], int]:
+    """Archive runs by state, and how many of the `archived` periods were published by runs that succeeded.
+
+    A DAG that cannot be read, or a run that failed for good, is an error.
+    """
     if errors := server.import_errors():
         raise PlatformError(f"Airflow cannot read a DAG: {errors[0]}")
     if ARCHIVE_DAG not in server.dags():
-        return {}
+        return {}, 0
     found: list[DagRun] = server.runs(ARCHIVE_DAG)
     for run in found:
         if run.state == "failed":
@@ -164,7 +172,10 @@ def _runs(server: AirflowApi) -> dict[str, int]:
                 f"the Airflow run {run.dag_id} {run.run_id} failed", run.dag_id, server.failed_task_log(run)
             )
     states = [run.state for run in found]
-    return {state: states.count(state) for state in set(states)}
+    good = {run.run_id for run in found if run.state == "success"}
+    published = {what for run_id, what in server.finished(ARCHIVE_DAG, "publish") if run_id in good}
+    confirmed = sum(all(f"{exchange} {period}" in published for exchange in exchanges) for period in archived)
+    return {state: states.count(state) for state in set(states)}, confirmed
 
 
 def _late(site: Site, server: AirflowApi, wanted: int, timeout: float) -> PlatformError:
