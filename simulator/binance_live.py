@@ -130,14 +130,14 @@ class LiveBinance(BinanceVenue):
         lower = instrument.symbol.lower()
         self._by_stream_name[lower] = listed
         self._note_book(listed)
+        for name, stream in list(self.hub.streams.items()):  # asked for before the listing
+            if name.startswith(f"{lower}@"):
+                self._attach(listed, stream)
         always = ["depth@100ms", "bookTicker", "trade", "aggTrade", "kline_1m"]
         if not self.is_spot:
             always += ["markPrice@1s", "forceOrder"]
         for channel in always:
             self.hub.stream(f"{lower}@{channel}").active = True
-        for name, stream in list(self.hub.streams.items()):
-            if name.startswith(f"{lower}@") and stream.channel not in always:
-                self._attach(listed, stream)
         return listed
 
     def _note_book(self, listed: Listed) -> None:

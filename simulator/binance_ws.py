@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, cast
+from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import WSMsgType, web
@@ -185,8 +185,7 @@ async def handle(venue: BinanceVenue, request: web.Request, path: str) -> web.St
         return web.Response(status=400, text="WebSocket upgrade expected")
     await socket.prepare(request)
     connection = venue.hub.open(request.raw_path, combined=combined)
-    # uvloop's transports have the methods of asyncio.Transport but not its type.
-    transport = cast("asyncio.Transport | None", request.transport)
+    transport = request.transport
     connection.transport = transport
     try:
         await BinanceSocket(venue, connection, route).run(socket, names)

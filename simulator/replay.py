@@ -283,7 +283,8 @@ class ReplayBinance(BinanceVenue):
         except TimeoutError:
             pass
         raw = self.recording.messages[index][2]
-        self._books[symbol] = (index + 1, _ReplayedBook(json.loads(raw)))
+        # From the first message on: events newer than the snapshot may stand before it.
+        self._books[symbol] = (0, _ReplayedBook(json.loads(raw)))
         for future in self._waiting[symbol]:
             if not future.done():
                 future.set_result(raw)

@@ -210,6 +210,40 @@ class Truth:
         """REST requests answered: path, parameters, status, weight, ``last_update_id`` of snapshots."""
         return list(self._notes(venue, REST))
 
+    def delivered(self, venue: str, connection: int, stream: str) -> Iterator[Event]:
+        """Events of a stream that were written whole to a connection, duplicates once.
+
+        Written is not received: what a cut connection had in flight is lost, and no ledger can tell how much.
+        """
+        spans = self._spans(venue, connection, stream)
+        spoiled = {
+            (fault["session"], fault["event_n"])
+            for fault in self.faults(venue)
+            if fault["kind"] in ("drop", "malformed") and (fault["connection"], fault["stream"]) == (connection, stream)
+        }
+        head, _, channel = stream.partition("@")
+        channel = stream if stream.startswith("!") else channel
+        for event in self.events(venue, channel):
+            if not stream.startswith("!") and event.symbol.lower() != head:
+                continue
+            if (event.session, event.n) not in spoiled and any(
+                session == event.session and first < event.n <= last for session, first, last in spans
+            ):
+                yield event
+
+    def _spans(self, venue: str, connection: int, stream: str) -> list[tuple[str, int, int]]:
+        """``(session, n, n]`` ranges in which the connection heard the stream."""
+        spans: list[tuple[str, int, int]] = []
+        opened: dict[str, int] = {}
+        for row in self.connections(venue):
+            if row["connection"] != connection or row.get("stream", stream) != stream:
+                continue
+            if row["kind"] == "subscribe" and row["delivers"]:
+                opened[row["session"]] = row["n"]
+            elif row["kind"] in ("unsubscribe", "close", "half_open") and row["session"] in opened:
+                spans.append((row["session"], opened.pop(row["session"]), row["n"]))
+        return spans + [(session, first, 1 << 62) for session, first in opened.items()]
+
     def book(self, venue: str, symbol: str, update_id: int, *, session: str | None = None) -> TrueBook:
         """The whole book right after ``update_id``.
 
