@@ -159,7 +159,7 @@ def read_books(frames: Frames, reader: BookReader, scanner: Scanner | None) -> B
         indexes.append(place + start)
     index = np.concatenate(indexes) if indexes else np.empty(0, np.int64)
     books_table = pa.concat_tables(tables) if tables else BOOK_SCHEMA.empty_table()
-    return BookRows(books_table.combine_chunks(), index, rejected, inexact + numbers.inexact)
+    return BookRows(books_table, index, rejected, inexact + numbers.inexact)
 
 
 def decode_books(
