@@ -103,7 +103,8 @@ class Counts(msgspec.Struct, frozen=True):
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One manifest. `period` is `YYYYMMDDTHHMM` for hours, `YYYY-MM-DD` for days.
 
-    inputs: the live files it was made of. archived_inputs: files of the archive itself that it was made of.
+    inputs: the live files it was made of; receipts: SHA-256 of the receipts that name them. archived_inputs: files of
+    the archive itself that it was made of.
     predecessor: digest of the tails that the first events were checked against.
     tails: per symbol the chain's end, under "" for the stitched chain and under each instance's name for its own.
     condition: `available`, or `degraded` when an expectation failed (`failed` names which).
@@ -129,6 +130,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     condition: str = "available"
     failed: list[str] = []
     predecessor: str = ""
+    receipts: dict[str, str] = {}
     archived_inputs: list[InputFile] = []
     conflicts: list[Conflict] = []
     tails: dict[str, dict[str, Tail]] = {}

@@ -1,0 +1,174 @@
+"""What a period is compacted from: complete receipts, the live files they name, and the connections behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from depthvault.archive.manifest import ArchiveState, Entry, InputFile
+from depthvault.clock import ns_from_datetime
+from depthvault.durable import sha256_file
+from depthvault.exchanges.base import Exchange
+from depthvault.layout import Layout
+from depthvault.period import Period
+from depthvault.quality.sessions import Damage, Session, Span
+from depthvault.seal.receipts import Connection, Receipt, read_receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A complete receipt. `name` is its path relative to `data_dir`; `sha256` of its bytes."""
+
+    name: str
+    sha256: str
+    receipt: Receipt
+
+
+@dataclass(slots=True)
+class ChannelInputs:
+    """What one channel and period is made of.
+
+    live: the live files, in a fixed order. gone: input files of which only the archive still holds the rows.
+    receipts: SHA-256 of each receipt by name.
+    """
+
+    live: list[InputFile] = field(default_factory=list)
+    gone: list[InputFile] = field(default_factory=list)
+    receipts: dict[str, str] = field(default_factory=dict)
+    rejected: int = 0
+    inexact: int = 0
+
+
+@lru_cache(maxsize=4096)
+def _read(path: Path, mtime_ns: int, size: int) -> tuple[Receipt, str]:
+    del mtime_ns, size  # they make the cache forget a receipt that was written anew
+    return read_receipt(path), sha256_file(path)
+
+
+def sealed(layout: Layout, exchange: str) -> list[Sealed]:
+    """The complete receipts of an exchange, by name."""
+    found = []
+    folder = layout.receipts(exchange)
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        state = path.stat()
+        receipt, digest = _read(path, state.st_mtime_ns, state.st_size)
+        if receipt.complete:
+            found.append(Sealed(path.relative_to(layout.root).as_posix(), digest, receipt))
+    return found
+
+
+def periods_of(sealed_receipts: Iterable[Sealed]) -> list[str]:
+    """Labels of all periods that the receipts are about, late files included, ascending."""
+    labels = set()
+    for each in sealed_receipts:
+        labels.add(each.receipt.period)
+        labels.update(file.period for file in each.receipt.files)
+    return sorted(labels)
+
+
+def channel_inputs(
+    layout: Layout, sealed_receipts: Iterable[Sealed], label: str, exchange: Exchange
+) -> dict[str, ChannelInputs]:
+    """For each channel, what the period `label` is made of: its own receipts, and later ones with files for it.
+
+    A channel that was subscribed but brought nothing has inputs without files: its coverage is still to be told.
+    """
+    result: dict[str, ChannelInputs] = {}
+    for each in sealed_receipts:
+        receipt = each.receipt
+        own = receipt.period == label
+        channels = {file.channel for file in receipt.files if file.period == label}
+        if own:
+            channels |= {exchange.channel_of(span.stream)[0] for link in receipt.connections for span in link.streams}
+        for channel in channels - {""}:
+            inputs = result.setdefault(channel, ChannelInputs())
+            inputs.receipts[each.name] = each.sha256
+            if own:
+                inputs.rejected += receipt.rejected.get(channel, 0)
+                inputs.inexact += receipt.inexact.get(channel, 0)
+        for file in receipt.files:
+            if file.period == label:
+                source = InputFile(file.path, file.sha256, file.rows)
+                place = result[file.channel].live if (layout.root / file.path).exists() else result[file.channel].gone
+                place.append(source)
+    for inputs in result.values():
+        inputs.live.sort()
+        inputs.gone.sort()
+    return result
+
+
+def is_compacted(inputs: ChannelInputs, entry: Entry | None) -> bool:
+    """Whether `entry` already holds all of these inputs."""
+    return entry is not None and all(entry.receipts.get(name) == digest for name, digest in inputs.receipts.items())
+
+
+def listening(
+    layout: Layout, sealed_receipts: Iterable[Sealed], labels: Iterable[str], exchange: Exchange
+) -> tuple[list[Session], list[Damage]]:
+    """The sessions and the damage that the receipts of the periods `labels` tell of."""
+    wanted = set(labels)
+    found: dict[tuple[str, str, int], tuple[Receipt, Connection]] = {}
+    damage: list[Damage] = []
+    for each in sealed_receipts:  # by period: a later receipt of the same connection knows more
+        receipt = each.receipt
+        if receipt.period not in wanted:
+            continue
+        period = Period.parse(receipt.period, layout.period)
+        whole = Span(period.start_ns, period.end_ns)
+        found |= {(receipt.writer, link.journal, link.connection): (receipt, link) for link in receipt.connections}
+        for region in receipt.damage:
+            begun = ns_from_datetime(layout.journal_start(layout.root / region.path))
+            start = begun if region.from_ns is None else region.from_ns
+            end = max(start, whole.end) if region.until_ns is None else region.until_ns
+            damage.append(Damage(receipt.writer, "damaged", Span(start, end)))
+        for rows in receipt.dropped:
+            damage.append(Damage(receipt.writer, "damaged", Span(rows.from_ns, rows.until_ns)))
+        for channel, count in receipt.rejected.items():
+            if count:
+                damage.append(Damage(receipt.writer, "malformed", whole, channel))
+    resumed = {  # a connection goes on in the next journal file of its writer
+        (receipt.writer, link.connection, link.journal): link.opened_ns
+        for receipt, link in found.values()
+        if link.continues
+    }
+    sessions = [_session(layout, receipt, link, resumed, exchange) for receipt, link in found.values()]
+    return sorted(sessions, key=lambda session: (session.writer, session.opened_ns, session.closed_ns)), damage
+
+
+def _session(
+    layout: Layout, receipt: Receipt, link: Connection, resumed: dict[tuple[str, int, str], int], exchange: Exchange
+) -> Session:
+    end = link.closed_ns
+    if end is None:
+        end = max(link.opened_ns, Period.parse(receipt.period, layout.period).end_ns)
+    if link.cause == "rotate":
+        later = [
+            opened
+            for (writer, number, journal), opened in resumed.items()
+            if writer == receipt.writer and number == link.connection and journal > link.journal and opened >= end
+        ]
+        end = min(later, default=end)
+    streams: dict[tuple[str, str], tuple[Span, ...]] = {}
+    for part in link.streams:
+        name = exchange.channel_of(part.stream)
+        span = Span(part.from_ns, end if part.until_ns is None else part.until_ns)
+        streams[name] = (*streams.get(name, ()), span)
+    return Session(receipt.writer, link.opened_ns, end, link.cause, streams)
+
+
+def unpublished(sealed_receipts: list[Sealed], state: ArchiveState, layout: Layout, exchange: Exchange) -> list[str]:
+    """Labels of periods that the archive does not hold yet, or not from all of their receipts."""
+    labels = []
+    for label in periods_of(sealed_receipts):
+        channels = channel_inputs(layout, sealed_receipts, label, exchange)
+        entries = {name: state.entry("hour", exchange.name, name, label) for name in channels}
+        if any(not is_compacted(inputs, entries[name]) for name, inputs in channels.items()):
+            labels.append(label)
+    return labels
+
+
+def period_from_label(label: str, layout: Layout) -> Period:
+    """The period of a label in this data directory."""
+    return Period.parse(label, layout.period)

@@ -1,0 +1,112 @@
+"""The manifests on disk and in the store: read, append exclusively, catch up with what others wrote.
+
+When a store is configured it is the authority: an entry exists once the store took it under its number
+(`If-None-Match: *`), and the local folder follows. A crash between the two is repaired by the next `catch_up`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from depthvault.archive.manifest import ArchiveState, Entry, decode, encode
+from depthvault.archive.store import Store
+from depthvault.durable import create_exclusive, write_atomic
+from depthvault.errors import ChainError
+from depthvault.layout import Layout
+
+SUMS_KEY = "SHA256SUMS"
+
+
+def manifest_key(number: int) -> str:
+    """Object key of an entry."""
+    return f"_manifests/{number:08d}.json"
+
+
+def load(layout: Layout) -> ArchiveState:
+    """The state of the local archive. ChainError naming the first manifest that does not follow, or is missing."""
+    state = ArchiveState()
+    while (path := layout.manifest(state.number + 1)).exists():
+        state.append(path.read_bytes(), str(path))
+    if layout.manifests.is_dir():
+        numbers = [int(path.stem) for path in layout.manifests.glob("*.json") if path.stem.isdigit()]
+        if numbers and max(numbers) > state.number:
+            raise ChainError(f"{path}: is missing, later manifests are there")
+    return state
+
+
+def load_store(store: Store) -> ArchiveState:
+    """The state of the archive as the store tells it. ChainError as `load`."""
+    state = ArchiveState()
+    while (data := store.get(manifest_key(state.number + 1))) is not None:
+        state.append(data, f"{store}/{manifest_key(state.number + 1)}")
+    return state
+
+
+def catch_up(layout: Layout, store: Store | None) -> ArchiveState:
+    """Bring the local manifests and the store's to the same state, and return it.
+
+    Entries that only the store has are written locally; entries that only this host has (made before a store was
+    configured) are put into the store. ChainError when both have an entry of the same number with other bytes.
+    """
+    state = load(layout)
+    if store is None:
+        return state
+    if state.number:
+        last = layout.manifest(state.number).read_bytes()
+        held = store.get(manifest_key(state.number))
+        if held is None:
+            _push(layout, store, state.number)
+        elif held != last:
+            raise ChainError(f"{store}/{manifest_key(state.number)} and {layout.manifest(state.number)} differ")
+    while (data := store.get(manifest_key(state.number + 1))) is not None:
+        number = state.number + 1
+        state.append(data, f"{store}/{manifest_key(number)}")
+        if not create_exclusive(layout.manifest(number), data) and layout.manifest(number).read_bytes() != data:
+            raise ChainError(f"{store}/{manifest_key(number)} and {layout.manifest(number)} differ")
+    return state
+
+
+def _push(layout: Layout, store: Store, last: int) -> None:
+    """Put the local entries that the store lacks, oldest first."""
+    first = last
+    while first > 1 and store.get(manifest_key(first - 1)) is None:
+        first -= 1
+    for number in range(first, last + 1):
+        if not store.put(manifest_key(number), layout.manifest(number).read_bytes()):
+            raise ChainError(f"{store}/{manifest_key(number)} and {layout.manifest(number)} differ")
+
+
+def append(
+    layout: Layout, store: Store | None, state: ArchiveState, draft: Entry, created: str, publisher: str
+) -> Entry | None:
+    """Publish `draft` as the next entry after `state` and take it in; None when somebody else was first.
+
+    After None, call `catch_up` and look whether the draft is still wanted.
+    """
+    entry = msgspec.structs.replace(
+        draft, number=state.number + 1, previous=state.head, created=created, publisher=publisher
+    )
+    data = encode(entry)
+    decode(data)
+    if store is not None and not store.put(manifest_key(entry.number), data):
+        return None
+    path = layout.manifest(entry.number)
+    if not create_exclusive(path, data):
+        if store is None:
+            return None
+        if path.read_bytes() != data:
+            raise ChainError(f"{store}/{manifest_key(entry.number)} and {path} differ")
+    return state.append(data, str(path))
+
+
+def write_sums(layout: Layout, store: Store | None, state: ArchiveState, evicted: Iterable[str]) -> None:
+    """Derive SHA256SUMS anew: locally without the files that only the store still has, in the store of all."""
+    local = state.sha256sums(evicted)
+    if not layout.sha256sums.exists() or layout.sha256sums.read_bytes() != local:
+        write_atomic(layout.sha256sums, local)
+    if store is not None:
+        whole = state.sha256sums()
+        if store.get(SUMS_KEY) != whole:
+            store.put(SUMS_KEY, whole, exclusive=False)
