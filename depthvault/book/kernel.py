@@ -1,13 +1,11 @@
 # mypy: disable-error-code="untyped-decorator"
 """The compiled book: applies level changes to a book held in flat arrays, and reads the best levels off it.
 
-A side is a hash table from price to size (exact: the key is the double's bits, so no tick size is needed) and a window
-of the best prices. Changing the size of a level touches the table alone; a level that appears or vanishes touches the
-window only when it lies within. So the cost of a change does not depend on how deep the book is. Importing this module
-loads Numba; compiled code is cached on disk.
-
-Arrays of a side: `keys` int64 (bits of the price, 0 = free slot), `sizes` float64 (0 = level gone, slot kept), `window`
-float64 (sign x price, ascending, so the best comes first), `meta` int64: slots used, live levels, window length.
+A side is a hash table from price to size (exact: the key is the double's bits, so no tick size is needed) and a list of
+the slots whose price is at least as good as a threshold. A change costs one look into the table, and an entry in the
+list when a level appears near the top; levels that vanished are swept from the list when the best are asked for, and
+the threshold is set anew when too few or too many are left. So nothing costs more in a deeper book but a sweep over the
+table now and then. Importing this module loads Numba; compiled code is cached on disk.
 """
 
 from __future__ import annotations
@@ -17,18 +15,26 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from depthvault.book.events import Floats, Integers, Levels
+from depthvault.book.events import Flags, Floats, Integers, Levels
 
 BID, ASK = -1.0, 1.0
-USED, LIVE, SEEN = 0, 1, 2
+USED, LIVE, NEAR = 0, 1, 2
+FREE = -1
 
 
 class Side(NamedTuple):
-    """The arrays of one side; `sign` is BID or ASK."""
+    """The arrays of one side, as the compiled functions take them.
+
+    keys: bits of the price, FREE (a NaN) = free slot. sizes: by slot, 0 = level gone, slot kept. listed: by slot,
+    whether it stands in `near`. near: the slots of all levels whose `sign` x price is at most `threshold[0]`, in no order, with
+    vanished ones among them. meta: slots used, live levels, length of `near`. sign: BID or ASK.
+    """
 
     keys: Integers
     sizes: Floats
-    window: Floats
+    listed: Flags
+    near: Integers
+    threshold: Floats
     meta: Integers
     sign: float
 
@@ -39,59 +45,26 @@ def _slot(keys: Any, bits: Any) -> Any:
     mask = keys.size - 1
     mixed = np.uint64(bits) * np.uint64(0x9E3779B97F4A7C15)
     slot = np.int64(mixed >> np.uint64(32)) & mask
-    while keys[slot] != 0 and keys[slot] != bits:
+    while keys[slot] != FREE and keys[slot] != bits:
         slot = (slot + 1) & mask
     return slot
 
 
-@njit(cache=True, inline="always")
-def _place(window: Any, length: Any, ranked: Any) -> Any:
-    """The first position of `window[:length]` whose value is not below `ranked`."""
-    low, high = 0, length
-    while low < high:
-        middle = (low + high) >> 1
-        if window[middle] < ranked:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+@njit(cache=True)
+def _forget_near(listed: Any, near: Any, threshold: Any, meta: Any) -> None:
+    for i in range(meta[NEAR]):
+        listed[near[i]] = False
+    meta[NEAR] = 0
+    threshold[0] = -np.inf
 
 
 @njit(cache=True)
-def _appear(window: Any, meta: Any, ranked: Any) -> None:
-    """A level appeared; `meta[LIVE]` does not count it yet. The window goes on holding exactly the best levels."""
-    length = meta[SEEN]
-    complete = length == meta[LIVE]
-    if length > 0 and ranked < window[length - 1]:
-        at = _place(window, length, ranked)
-        last = length if length < window.size else length - 1
-        for i in range(last, at, -1):
-            window[i] = window[i - 1]
-        window[at] = ranked
-        meta[SEEN] = last + 1
-    elif complete and length < window.size:
-        window[length] = ranked
-        meta[SEEN] = length + 1
-
-
-@njit(cache=True)
-def _vanish(window: Any, meta: Any, ranked: Any) -> None:
-    """A level vanished."""
-    length = meta[SEEN]
-    if length > 0 and ranked <= window[length - 1]:
-        at = _place(window, length, ranked)
-        for i in range(at, length - 1):
-            window[i] = window[i + 1]
-        meta[SEEN] = length - 1
-
-
-@njit(cache=True)
-def _apply(keys: Any, sizes: Any, window: Any, meta: Any, sign: Any, bits: Any, prices: Any, values: Any,
-           first: Any, last: Any) -> None:  # fmt: skip
+def _apply(side: Any, bits: Any, prices: Any, values: Any, first: Any, last: Any) -> None:
+    keys, sizes, listed, near, threshold, meta, sign = side
     for i in range(first, last):
         slot = _slot(keys, bits[i])
         size = values[i]
-        if keys[slot] == 0:
+        if keys[slot] == FREE:
             if size == 0.0:
                 continue  # removing a level that one does not have is normal
             keys[slot] = bits[i]
@@ -100,29 +73,75 @@ def _apply(keys: Any, sizes: Any, window: Any, meta: Any, sign: Any, bits: Any, 
         sizes[slot] = size
         if before == 0.0:
             if size != 0.0:
-                _appear(window, meta, sign * prices[i])
                 meta[LIVE] += 1
+                if sign * prices[i] <= threshold[0] and not listed[slot]:
+                    if meta[NEAR] == near.size:
+                        _forget_near(listed, near, threshold, meta)
+                    else:
+                        listed[slot] = True
+                        near[meta[NEAR]] = slot
+                        meta[NEAR] += 1
         elif size == 0.0:
             meta[LIVE] -= 1
-            _vanish(window, meta, sign * prices[i])
+
+
+@njit(cache=True, inline="always")
+def _insert(ranked: Any, best: Any, slots: Any, count: Any, value: Any, slot: Any) -> Any:
+    """Put `value` into the ascending `ranked[:count]`, which keeps its best `best`. Returns the new length."""
+    if count == best:
+        if value >= ranked[count - 1]:
+            return count
+        count -= 1
+    at = count
+    while at > 0 and ranked[at - 1] > value:
+        ranked[at] = ranked[at - 1]
+        slots[at] = slots[at - 1]
+        at -= 1
+    ranked[at] = value
+    slots[at] = slot
+    return count + 1
 
 
 @njit(cache=True)
-def _refill(keys: Any, sizes: Any, window: Any, meta: Any, sign: Any, prices: Any) -> None:
-    """Fill the window anew from the table. `prices` is the table's keys as doubles."""
-    length = 0
-    room = window.size
+def _list_anew(side: Any, prices: Any, ranked: Any, slots: Any) -> None:
+    """List the best levels of the table, as many as half of `near` holds. `prices`: the table's keys as doubles."""
+    keys, sizes, listed, near, threshold, meta, sign = side
+    _forget_near(listed, near, threshold, meta)
+    best = near.size // 2
+    count = 0
     for slot in range(keys.size):
         if sizes[slot] != 0.0:
-            ranked = sign * prices[slot]
-            if length < room or ranked < window[length - 1]:
-                at = _place(window, length, ranked)
-                last = length if length < room else length - 1
-                for i in range(last, at, -1):
-                    window[i] = window[i - 1]
-                window[at] = ranked
-                length = last + 1
-    meta[SEEN] = length
+            count = _insert(ranked, best, slots, count, sign * prices[slot], slot)
+    for i in range(count):
+        near[i] = slots[i]
+        listed[slots[i]] = True
+    meta[NEAR] = count
+    threshold[0] = np.inf if count == meta[LIVE] else ranked[count - 1]
+
+
+@njit(cache=True)
+def _best(side: Any, prices: Any, depth: Any, ranked: Any, slots: Any, out_prices: Any, out_sizes: Any) -> Any:
+    """Write the best `depth` levels; returns how many there are."""
+    _, sizes, listed, near, _, meta, sign = side
+    for attempt in range(2):
+        kept = 0
+        count = 0
+        for i in range(meta[NEAR]):
+            slot = near[i]
+            if sizes[slot] == 0.0:
+                listed[slot] = False
+            else:
+                near[kept] = slot
+                kept += 1
+                count = _insert(ranked, depth, slots, count, sign * prices[slot], slot)
+        meta[NEAR] = kept
+        if attempt == 1 or count == min(depth, meta[LIVE]):
+            break
+        _list_anew(side, prices, ranked, slots)
+    for i in range(count):
+        out_prices[i] = prices[slots[i]]
+        out_sizes[i] = sizes[slots[i]]
+    return count
 
 
 @njit(cache=True)
@@ -138,73 +157,55 @@ def _rehash(keys: Any, sizes: Any, new_keys: Any, new_sizes: Any) -> Any:
 
 
 @njit(cache=True)
-def _best(keys: Any, sizes: Any, window: Any, meta: Any, sign: Any, table: Any, depth: Any, out_prices: Any,
-          out_sizes: Any, ranked_bits: Any, ranked: Any) -> Any:  # fmt: skip
-    """Write the best `depth` levels; returns how many there are. `ranked` is one double, `ranked_bits` its bits."""
-    if meta[SEEN] < min(depth, meta[LIVE]):
-        _refill(keys, sizes, window, meta, sign, table)
-    count = min(depth, meta[SEEN])
-    for i in range(count):
-        ranked[0] = sign * window[i]
-        out_prices[i] = ranked[0]
-        out_sizes[i] = sizes[_slot(keys, ranked_bits[0])]
-    return count
-
-
-@njit(cache=True)
-def _advance(b: Any, a: Any, bid: Any, ask: Any, times: Any, row: Any, stop: Any, until: Any) -> Any:
+def _advance(bids: Any, asks: Any, bid: Any, ask: Any, times: Any, row: Any, stop: Any, until: Any) -> Any:
     """Apply rows from `row` on while they lie before `stop` and their time is at most `until`.
 
     Stops early before a row for which a table has no room. Returns the next row.
     """
-    bk, bs, bw, bm, bsign = b
-    ak, az, aw, am, asign = a
     b_offsets, b_bits, b_prices, b_sizes = bid
     a_offsets, a_bits, a_prices, a_sizes = ask
-    b_room = bk.size * 5 // 8
-    a_room = ak.size * 5 // 8
+    b_room = bids[0].size * 5 // 8
+    a_room = asks[0].size * 5 // 8
     while row < stop and times[row] <= until:
         b_first, b_last = b_offsets[row], b_offsets[row + 1]
         a_first, a_last = a_offsets[row], a_offsets[row + 1]
-        if bm[USED] + b_last - b_first > b_room or am[USED] + a_last - a_first > a_room:
+        if bids[5][USED] + b_last - b_first > b_room or asks[5][USED] + a_last - a_first > a_room:
             break
-        _apply(bk, bs, bw, bm, bsign, b_bits, b_prices, b_sizes, b_first, b_last)
-        _apply(ak, az, aw, am, asign, a_bits, a_prices, a_sizes, a_first, a_last)
+        _apply(bids, b_bits, b_prices, b_sizes, b_first, b_last)
+        _apply(asks, a_bits, a_prices, a_sizes, a_first, a_last)
         row += 1
     return row
 
 
 @njit(cache=True)
-def _sample(b: Any, a: Any, bid: Any, ask: Any, times: Any, row: Any, stop: Any, final: Any, moments: Any, at: Any,
-            end: Any, depth: Any, tables: Any, out: Any, counts: Any, rows: Any, scratch: Any) -> Any:  # fmt: skip
+def _sample(bids: Any, asks: Any, bid: Any, ask: Any, times: Any, row: Any, stop: Any, final: Any, moments: Any,
+            at: Any, depth: Any, tables: Any, scratch: Any, out: Any, counts: Any, rows: Any) -> Any:  # fmt: skip
     """Walk rows and moments together: at each moment write the best levels that rows up to it make.
 
-    `final`: no rows follow `stop`. Returns the next row and moment, earlier ones when more rows or room is needed.
+    final: no rows follow `stop`. Returns the next row and moment, earlier ones when more rows or room is needed.
     """
-    out_bp, out_bs, out_ap, out_as = out
-    ranked, ranked_bits = scratch
-    while at < end:
-        row = _advance(b, a, bid, ask, times, row, stop, moments[at])
+    out_bid_prices, out_bid_sizes, out_ask_prices, out_ask_sizes = out
+    ranked, slots = scratch
+    while at < moments.size:
+        row = _advance(bids, asks, bid, ask, times, row, stop, moments[at])
         if row < stop:
             if times[row] <= moments[at]:
                 break  # no room
         elif not final:
             break
-        counts[at, 0] = _best(
-            b[0], b[1], b[2], b[3], b[4], tables[0], depth, out_bp[at], out_bs[at], ranked_bits, ranked
-        )
-        counts[at, 1] = _best(
-            a[0], a[1], a[2], a[3], a[4], tables[1], depth, out_ap[at], out_as[at], ranked_bits, ranked
-        )
+        counts[at, 0] = _best(bids, tables[0], depth, ranked, slots, out_bid_prices[at], out_bid_sizes[at])
+        counts[at, 1] = _best(asks, tables[1], depth, ranked, slots, out_ask_prices[at], out_ask_sizes[at])
         rows[at] = row
         at += 1
     return row, at
 
 
-def new_side(sign: float, window: int, slots: int = 1 << 12) -> Side:
-    """An empty side whose window holds `window` levels; `slots` is a power of two."""
-    meta = np.zeros(3, np.int64)
-    return Side(np.zeros(slots, np.int64), np.zeros(slots), np.empty(window), meta, sign)
+def new_side(sign: float, near: int, slots: int = 1 << 12) -> Side:
+    """An empty side that lists up to `near` levels; `slots` is a power of two."""
+    return Side(
+        np.full(slots, FREE, np.int64), np.zeros(slots), np.zeros(slots, np.bool_), np.zeros(near, np.int64),
+        np.array([np.inf]), np.zeros(3, np.int64), sign,
+    )  # fmt: skip
 
 
 def grown(side: Side, incoming: int) -> Side:
@@ -212,10 +213,10 @@ def grown(side: Side, incoming: int) -> Side:
     slots = side.keys.size
     while (int(side.meta[LIVE]) + incoming) * 2 > slots * 5 // 8:
         slots *= 2
-    keys, sizes = np.zeros(slots, np.int64), np.zeros(slots)
-    meta = side.meta.copy()
-    meta[USED] = _rehash(side.keys, side.sizes, keys, sizes)
-    return Side(keys, sizes, side.window, meta, side.sign)
+    larger = new_side(side.sign, side.near.size, slots)
+    larger.threshold[0] = -np.inf  # nothing is listed, so that the best are sought anew
+    larger.meta[:] = _rehash(side.keys, side.sizes, larger.keys, larger.sizes), side.meta[LIVE], 0
+    return larger
 
 
 def _viewed(levels: Levels) -> tuple[Integers, Integers, Floats, Floats]:
@@ -240,12 +241,13 @@ class Kernel:
     """A book in compiled form. Not safe to use from two threads at once."""
 
     def __init__(self, depth: int = 20) -> None:
-        self._window = max(64, 4 * depth)
+        self._near = max(256, 8 * depth)
+        self._scratch = np.empty(self._near), np.empty(self._near, np.int64)
         self.clear()
 
     def clear(self) -> None:
         """Forget all levels."""
-        self._bid, self._ask = new_side(BID, self._window), new_side(ASK, self._window)
+        self._bid, self._ask = new_side(BID, self._near), new_side(ASK, self._near)
 
     def _make_room(self, bid: Levels, ask: Levels, row: int) -> None:
         self._bid = grown(self._bid, int(bid.offsets[row + 1] - bid.offsets[row]))
@@ -269,15 +271,14 @@ class Kernel:
         Returns the next event and the next moment.
         """
         views = _viewed(bid), _viewed(ask)
-        scratch = np.empty(1)
         out = into[:4]
         depth = into.bid_prices.shape[1]
         row, stop = first, times.size
         while at < moments.size:
             tables = self._bid.keys.view(np.float64), self._ask.keys.view(np.float64)
             row, at = _sample(
-                self._bid, self._ask, *views, times, row, stop, final, moments, at, moments.size, depth, tables, out,
-                into.counts, into.rows, (scratch, scratch.view(np.int64)),
+                self._bid, self._ask, *views, times, row, stop, final, moments, at, depth, tables, self._scratch,
+                out, into.counts, into.rows,
             )  # fmt: skip
             if row == stop:
                 break
