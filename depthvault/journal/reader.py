@@ -159,18 +159,21 @@ def scan(
     stop: int | None = None,
     last_sequence: int | None = None,
     columns: tuple[str, ...] | None = None,
+    whole_from: int | None = None,
 ) -> Iterator[Batch | Damage]:
     """Every good record and every damaged region of `source` from `offset` on (a record's start) up to `stop`.
 
     `last_sequence`: of the row before `offset`; None at the beginning of the file (or when it does not matter).
-    `columns`: the columns wanted (`sequence` among them); the others are not decompressed.
+    `columns`: the columns wanted (`sequence` among them); the others are not decompressed, but for records that begin
+    at or behind `whole_from`.
     """
     expected = 0 if offset == 0 else None
     if last_sequence is not None:
         expected = last_sequence + 1
     while stop is None or offset < stop:
         payload, reason = record_at(source, offset)
-        batch = _batch(payload, columns) if payload else None
+        whole = whole_from is not None and offset >= whole_from
+        batch = _batch(payload, None if whole else columns) if payload else None
         if batch is None:
             if reason == "end":
                 return

@@ -1,0 +1,162 @@
+"""A receipt closes one period of one writer: what was read, what was written, and what could not be.
+
+It holds no times of its own making, so that the same journals give the same receipt, byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from depthvault.durable import write_atomic
+from depthvault.errors import CorruptError
+from depthvault.layout import Layout
+from depthvault.period import Period
+
+
+class JournalInput(msgspec.Struct, frozen=True, kw_only=True):
+    """A journal that was read from its beginning up to `bytes_read`: the end of its last record for this period.
+
+    path: below data_dir. rows: good rows in these bytes. crc32c: of their good records, 8 hex digits.
+    """
+
+    path: str
+    bytes_read: int
+    rows: int
+    crc32c: str
+
+
+class LiveFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A published Parquet file. path: below data_dir. late: the seal unit that brought these stragglers, if any."""
+
+    path: str
+    channel: str
+    period: str
+    late: str | None
+    rows: int
+    sha256: str
+    bytes: int
+
+
+class DamagedRegion(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes `[start, end)` of a journal that hold no good record, or rows left out between two that do.
+
+    from_ns, until_ns: wall times of the rows around it; null at the journal's beginning and end.
+    """
+
+    path: str
+    start: int
+    end: int
+    kind: str
+    reason: str
+    last_sequence: int | None
+    next_sequence: int | None
+    from_ns: int | None
+    until_ns: int | None
+
+
+class DroppedRows(msgspec.Struct, frozen=True, kw_only=True):
+    """Frames that the writer refused while its memory was full, as its `gap` row at `sequence` declares."""
+
+    journal: str
+    sequence: int
+    rows: int
+    connections: list[int]
+    from_ns: int
+    until_ns: int
+
+
+class StreamSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """A subscription of a connection. until_ns: null when it lasted as long as the connection."""
+
+    stream: str
+    from_ns: int
+    until_ns: int | None
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection as this period's journals show it.
+
+    continues: it was open when its journal file began (the file before has its first part).
+    closed_ns: null when it was still open at the end of what was read.
+    cause: `closed` (by the venue or the network), `roll`, `stop`, `rotate` (it goes on in the next file), `crash` (the
+    writer was gone without a word; closed_ns is then its last row's time); null when still open.
+    """
+
+    connection: int
+    route: str
+    journal: str
+    continues: bool
+    opened_ns: int
+    closed_ns: int | None
+    cause: str | None
+    streams: list[StreamSpan]
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """One sealed period of one writer.
+
+    complete: False while the period is running (`seal --all`).
+    rejected: undecodable frames by channel (`frame` when not even that is known); they are kept in the journal.
+    unknown: frames by stream name that is no subscription of ours. inexact: number texts whose double is not the text,
+    by channel, in the frames read (frames within the grace before and after the period count in both periods).
+    """
+
+    exchange: str
+    writer: str
+    period: str
+    period_minutes: int
+    complete: bool
+    journals: list[JournalInput]
+    files: list[LiveFile]
+    damage: list[DamagedRegion]
+    dropped: list[DroppedRows]
+    rejected: dict[str, int]
+    unknown: dict[str, int]
+    inexact: dict[str, int]
+    connections: list[Connection]
+    software: str
+    schema_version: int
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """`bytes_read` by journal path."""
+        return {journal.path: journal.bytes_read for journal in self.journals}
+
+    @property
+    def rows(self) -> int:
+        """Rows in all files."""
+        return sum(file.rows for file in self.files)
+
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+_decoder = msgspec.json.Decoder(Receipt)
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """The receipt's bytes: keys sorted, indented for people, a newline at the end."""
+    return msgspec.json.format(_encoder.encode(receipt), indent=1) + b"\n"
+
+
+def write_receipt(layout: Layout, receipt: Receipt) -> Path:
+    """Publish the receipt: durable and whole, or not at all."""
+    period = Period.parse(receipt.period, layout.period)
+    path = layout.receipt(receipt.exchange, period, receipt.writer)
+    write_atomic(path, encode_receipt(receipt))
+    return path
+
+
+def read_receipt(path: Path) -> Receipt:
+    """The receipt at `path`. Raises CorruptError when it is none, OSError when it cannot be read."""
+    try:
+        return _decoder.decode(path.read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptError(f"{path}: not a receipt: {error}") from error
+
+
+def receipts(layout: Layout, exchange: str) -> Iterator[Receipt]:
+    """Every receipt of `exchange`, by period, then writer."""
+    for path in sorted(layout.receipts(exchange).glob("*.json")):
+        yield read_receipt(path)
