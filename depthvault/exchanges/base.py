@@ -274,8 +274,12 @@ class Exchange(ABC):
         return []
 
     @abstractmethod
-    def channel_of(self, stream: str) -> tuple[str, str]:
-        """Channel and symbol of a stream name or of a journaled request line; ('', '') when it is none of ours."""
+    def channel_of(self, stream: str, symbols: Mapping[int, str] | None = None) -> tuple[str, str]:
+        """Channel and symbol of a stream name or of a journaled request line; ('', '') when it is none of ours.
+
+        symbols: the venue's market number to symbol, where names carry only the number; without it the symbol is the
+        number as text. Channels that are `derived` from the same stream are not told here.
+        """
 
     @abstractmethod
     def decode(self, channel: str, frames: Frames, instance: str) -> Decoded:

@@ -235,7 +235,7 @@ class Binance(Exchange):
 
     # Names
 
-    def channel_of(self, stream: str) -> tuple[str, str]:
+    def channel_of(self, stream: str, symbols: Mapping[int, str] | None = None) -> tuple[str, str]:
         if stream.startswith("GET "):
             return self._channel_of_request(stream)
         symbol, at, rest = stream.partition("@")

@@ -13,7 +13,8 @@ end where it must, and is not taken.
 Positions are unsigned (no wrap-around tests: 5 times faster), hence the typed constants: Numba makes a float of
 `uint64 + int`. Position 0 is never behind anything and stands for failure.
 
-Numba keeps the machine code in `__pycache__`, or in the user's cache folder where that cannot be written.
+One file, although it is long: Numba notices a change of a function's own file, not of one that it calls elsewhere.
+It keeps the machine code in `__pycache__`, or in the user's cache folder where that cannot be written.
 """
 
 from __future__ import annotations
@@ -54,13 +55,26 @@ KEY_PREVIOUS, KEY_BIDS, KEY_ASKS = _text(b'"pu":'), _text(b'"b":'), _text(b'"a":
 KEY_LAST, KEY_BIDS_SPELLED, KEY_ASKS_SPELLED = _text(b'"lastUpdateId":'), _text(b'"bids":'), _text(b'"asks":')
 KEY_PRICE, KEY_SIZE = _text(b'{"price":"'), _text(b',"size":"')
 
+ORDER_BOOK, UPDATE, SUBSCRIBED = (
+    _text(b'"order_book:'),
+    _text(b'"update/order_book"'),
+    _text(b'"subscribed/order_book"'),
+)
+KEY_CHANNEL, KEY_BOOK, KEY_MESSAGE_TYPE = _text(b'"channel":'), _text(b'"order_book":{'), _text(b'"type":')
+KEY_TIMESTAMP, KEY_NONCE, KEY_BEGIN = _text(b'"timestamp":'), _text(b'"nonce":'), _text(b'"begin_nonce":')
+KEY_CODE, KEY_OFFSET, KEY_UPDATED = _text(b'"code":'), _text(b'"offset":'), _text(b'"last_updated_at":')
+
 # Columns of the integers, and bits of what was found.
 EVENT, TRANSACTION, FIRST, FINAL, PREVIOUS = 0, 1, 2, 3, 4
 HAS_EVENT, HAS_TRANSACTION, HAS_FIRST, HAS_FINAL, HAS_PREVIOUS = 1, 2, 4, 8, 16
 HAS_KIND, HAS_SYMBOL, HAS_BIDS, HAS_ASKS, HAS_PAIR, HAS_TYPE = 32, 64, 128, 256, 512, 1024
 
+LIGHTER_FIELDS = HAS_EVENT | HAS_TRANSACTION | HAS_FINAL | HAS_PREVIOUS | HAS_KIND | HAS_SYMBOL | HAS_BIDS | HAS_ASKS
+LIGHTER_FIELDS |= HAS_TYPE  # here: the inner object
+
 # Columns of the spans.
 SYMBOL_START, SYMBOL_END, BIDS, ASKS = 0, 1, 2, 3
+MARKET, SNAPSHOT = 0, 1  # Lighter: the market's number; 1 for a whole book
 
 
 @_compiled
@@ -395,6 +409,120 @@ def binance(
                 ids[frame, EVENT] = -1
             if found & HAS_TRANSACTION == 0:
                 ids[frame, TRANSACTION] = -1
+        else:
+            bid_count, ask_count, slow_count = bid_mark, ask_mark, slow_mark
+    return np.int64(bid_count), np.int64(ask_count), slow_count
+
+
+@_compiled
+def lighter(buffer: Any, starts: Any, ids: Any, spans: Any, taken: Any, bids: Any, asks: Any, slow: Any) -> Any:
+    """Lighter `order_book` frames, updates and whole books; parameters and result as those of `binance`.
+
+    The frame is `{…,"order_book":{…},…}` with fields in any order; inner and outer ones of the same name (`offset`,
+    `last_updated_at`) are told apart by depth. A book that never changed has the time 0, which becomes null.
+    """
+    bid_count = ask_count = U0
+    slow_count = np.int64(0)
+    for frame in range(starts.shape[0] - 1):
+        pos, end = starts[frame], starts[frame + 1]
+        bid_mark, ask_mark, slow_mark = bid_count, ask_count, slow_count
+        found: Any = np.int64(0)
+        inner = False
+        over = False
+        pos = pos + U1 if buffer[pos] == OPEN else U0
+        while pos != U0 and not over:
+            begin = pos
+            bit: Any = np.int64(0)
+            if buffer[begin] != QUOTE:
+                pos = U0
+                break
+            letter = buffer[begin + U1]
+            if inner and letter == 97:  # asks
+                bit = HAS_ASKS
+                pos = after(buffer, begin, KEY_ASKS_SPELLED)
+                if pos != U0:
+                    pos, ask_count, slow_count = objects(buffer, pos, asks[0], asks[1], ask_count, slow, slow_count, 2)
+            elif inner and letter == 98 and buffer[begin + U2] == 105:  # bids
+                bit = HAS_BIDS
+                pos = after(buffer, begin, KEY_BIDS_SPELLED)
+                if pos != U0:
+                    pos, bid_count, slow_count = objects(buffer, pos, bids[0], bids[1], bid_count, slow, slow_count, 0)
+            elif inner and letter == 98:  # begin_nonce
+                bit = HAS_PREVIOUS
+                pos = after(buffer, begin, KEY_BEGIN)
+                if pos != U0:
+                    pos, ids[frame, PREVIOUS] = integer(buffer, pos)
+            elif inner and letter == 110:  # nonce
+                bit = HAS_FINAL
+                pos = after(buffer, begin, KEY_NONCE)
+                if pos != U0:
+                    pos, ids[frame, FINAL] = integer(buffer, pos)
+            elif inner and letter == 99:  # code
+                pos = after(buffer, begin, KEY_CODE)
+                if pos != U0:
+                    pos, _ = integer(buffer, pos)
+            elif letter == 108:  # last_updated_at
+                pos = after(buffer, begin, KEY_UPDATED)
+                if pos != U0:
+                    pos, value = integer(buffer, pos)
+                    if inner:
+                        bit = HAS_TRANSACTION
+                        value = micros(value) if value != 0 else np.int64(-1)
+                        ids[frame, TRANSACTION] = value
+                        if value < 0 and buffer[pos - U1] != 48:
+                            pos = U0
+            elif not inner and letter == 111 and buffer[begin + U2] == 114:  # order_book
+                bit = HAS_TYPE
+                pos = after(buffer, begin, KEY_BOOK)
+            elif letter == 111:  # offset
+                pos = after(buffer, begin, KEY_OFFSET)
+                if pos != U0:
+                    pos, _ = integer(buffer, pos)
+            elif not inner and letter == 99:  # channel
+                bit = HAS_SYMBOL
+                pos = after(buffer, begin, KEY_CHANNEL)
+                if pos != U0:
+                    pos = after(buffer, pos, ORDER_BOOK)
+                if pos != U0:
+                    pos, spans[frame, MARKET] = integer(buffer, pos)
+                if pos != U0:
+                    pos = pos + U1 if buffer[pos] == QUOTE else U0
+            elif not inner and letter == 116 and buffer[begin + U2] == 105:  # timestamp
+                bit = HAS_EVENT
+                pos = after(buffer, begin, KEY_TIMESTAMP)
+                if pos != U0:
+                    pos, ids[frame, EVENT] = time(buffer, pos)
+            elif not inner:  # type
+                bit = HAS_KIND
+                begin = after(buffer, begin, KEY_MESSAGE_TYPE)
+                pos = U0
+                if begin != U0:
+                    pos = after(buffer, begin, UPDATE)
+                    spans[frame, SNAPSHOT] = 0
+                    if pos == U0:
+                        pos = after(buffer, begin, SUBSCRIBED)
+                        spans[frame, SNAPSHOT] = 1
+            else:
+                pos = U0
+            if pos == U0 or found & bit != 0:
+                pos = U0
+                break
+            found |= bit
+            if bit == HAS_TYPE:
+                inner = True
+                continue
+            if inner and buffer[pos] == CLOSE:
+                inner = False
+                pos += U1
+            if buffer[pos] == CLOSE:
+                over = True
+            elif buffer[pos] != COMMA:
+                pos = U0
+                break
+            pos += U1
+        if pos == end and over and not inner and found == LIGHTER_FIELDS:
+            taken[frame] = True
+            spans[frame, BIDS], spans[frame, ASKS] = bid_count - bid_mark, ask_count - ask_mark
         else:
             bid_count, ask_count, slow_count = bid_mark, ask_mark, slow_mark
     return np.int64(bid_count), np.int64(ask_count), slow_count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import ModuleType
@@ -93,26 +93,28 @@ class BinanceScanner:
         module = kernels()
         if module is None or not bodies:
             return Scanned(BOOK_SCHEMA.empty_table(), np.empty(0, np.int64), 0)
-        buffer, starts = joined(bodies)
-        count, most = len(bodies), len(buffer) // _SHORTEST_LEVEL + 1
-        ids = np.zeros((count, 5), np.int64)
-        spans = np.zeros((count, 4), np.int64)
-        taken = np.zeros(count, np.bool_)
-        bids, asks = np.empty((2, most)), np.empty((2, most))
-        slow = np.empty((_SLOW_TEXTS, 4), np.int64)
+        work = _Work(bodies)
         bits = _bits(module)
         required = sum(bits[name] for name in self.required)
         allowed = required | sum(bits[name] for name in self.optional)
         spelled = "lastUpdateId" in self.required
-        bid_count, ask_count, slow_count = module.binance(
-            buffer, starts, self.enveloped, spelled, required, allowed, ids, spans, taken, bids, asks, slow
+        read = module.binance(
+            work.buffer,
+            work.starts,
+            self.enveloped,
+            spelled,
+            required,
+            allowed,
+            work.ids,
+            work.spans,
+            work.taken,
+            work.bids,
+            work.asks,
+            work.slow,
         )
-        sides = [bids[0, :bid_count], bids[1, :bid_count], asks[0, :ask_count], asks[1, :ask_count]]
-        inexact = correct_slow(buffer, sides, slow[:slow_count])
-        where = np.flatnonzero(taken)
-        ids, spans = ids[where], spans[where]
+        where, ids, spans, sides, inexact = work.result(*read)
         if self.symbol_of is None:
-            symbols = strings(buffer, spans[:, module.SYMBOL_START].copy(), spans[:, module.SYMBOL_END].copy())
+            symbols = strings(work.buffer, spans[:, module.SYMBOL_START].copy(), spans[:, module.SYMBOL_END].copy())
         else:
             symbols = pa.array([self.symbol_of(streams[position]) for position in where.tolist()], pa.string())
         books = pa.Table.from_arrays(
@@ -130,6 +132,67 @@ class BinanceScanner:
             schema=BOOK_SCHEMA,
         )
         return Scanned(books, where, inexact)
+
+
+@dataclass(frozen=True, slots=True)
+class LighterScanner:
+    """Lighter's `order_book` frames; `symbols` is the venue's market number to symbol."""
+
+    symbols: Mapping[int, str]
+
+    def __call__(self, streams: Sequence[str], bodies: Sequence[bytes]) -> Scanned:
+        module = kernels()
+        if module is None or not bodies:
+            return Scanned(BOOK_SCHEMA.empty_table(), np.empty(0, np.int64), 0)
+        work = _Work(bodies)
+        read = module.lighter(
+            work.buffer, work.starts, work.ids, work.spans, work.taken, work.bids, work.asks, work.slow
+        )
+        if not all(market in self.symbols for market in np.unique(work.spans[work.taken, module.MARKET]).tolist()):
+            # A market that the catalogue does not list: the reference says which frames.
+            return Scanned(BOOK_SCHEMA.empty_table(), np.empty(0, np.int64), 0)
+        where, ids, spans, sides, inexact = work.result(*read)
+        symbols = pa.array([self.symbols[market] for market in spans[:, module.MARKET].tolist()], pa.string())
+        whole = spans[:, module.SNAPSHOT] != 0
+        final = pa.array(ids[:, module.FINAL].copy())
+        books = pa.Table.from_arrays(
+            [
+                optional_times(ids[:, module.EVENT].copy()),
+                symbols,
+                optional_times(ids[:, module.TRANSACTION].copy()),
+                final,
+                final,
+                pa.array(ids[:, module.PREVIOUS].copy(), mask=whole),
+                pa.array(whole),
+                *level_lists(spans[:, module.BIDS], sides[0], sides[1]),
+                *level_lists(spans[:, module.ASKS], sides[2], sides[3]),
+            ],
+            schema=BOOK_SCHEMA,
+        )
+        return Scanned(books, where, inexact)
+
+
+class _Work:
+    """The arrays that a kernel fills for a run of bodies."""
+
+    def __init__(self, bodies: Sequence[bytes]) -> None:
+        self.buffer, self.starts = joined(bodies)
+        count, most = len(bodies), len(self.buffer) // _SHORTEST_LEVEL + 1
+        self.ids = np.zeros((count, 5), np.int64)
+        self.spans = np.zeros((count, 4), np.int64)
+        self.taken = np.zeros(count, np.bool_)
+        self.bids, self.asks = np.empty((2, most)), np.empty((2, most))
+        self.slow = np.empty((_SLOW_TEXTS, 4), np.int64)
+
+    def result(
+        self, bid_count: int, ask_count: int, slow_count: int
+    ) -> tuple[Integers, Integers, Integers, list[Doubles], int]:
+        """The frames taken, their ids and spans, the four arrays of numbers, and how many of these are inexact."""
+        bids, asks = self.bids[:, :bid_count], self.asks[:, :ask_count]
+        sides = [bids[0], bids[1], asks[0], asks[1]]
+        inexact = correct_slow(self.buffer, sides, self.slow[:slow_count])
+        where = np.flatnonzero(self.taken)
+        return where, self.ids[where], self.spans[where], sides, inexact
 
 
 def _bits(module: ModuleType) -> dict[str, int]:
