@@ -42,10 +42,29 @@ archive.register(app)
 query.register(app)
 
 
+_SPREADING = ("--exchanges", "--symbols")
+
+
+def spread(words: list[str]) -> list[str]:
+    """`--symbols BTCUSDT ETHUSDT` and `--symbols BTCUSDT,ETHUSDT` as what Typer reads: the option before each value."""
+    result: list[str] = []
+    option = None
+    for word in words:
+        if word in _SPREADING:
+            option = word
+        elif option is None or word.startswith("-"):
+            option = None
+            result.append(word)
+        else:
+            for value in filter(None, word.split(",")):
+                result += [option, value]
+    return result
+
+
 def main() -> None:
     """Run the command line; every error of ours is one clear line."""
     try:
-        app()
+        app(spread(sys.argv[1:]))
     except (ConfigError, UsageError) as error:
         errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
         sys.exit(2)

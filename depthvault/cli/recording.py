@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +16,23 @@ from depthvault.config import Config
 from depthvault.errors import UsageError
 
 PANEL = "Recording"
+
+
+class Mode(StrEnum):
+    """How `record` runs."""
+
+    REALTIME = "realtime"
+    TEST = "test"
+
+
+@contextmanager
+def _scratch(wanted: bool) -> Iterator[Path | None]:
+    """A folder that goes when done; None when none is wanted."""
+    if not wanted:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="depthvault-") as folder:
+        yield Path(folder)
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:
@@ -45,6 +67,88 @@ def register(app: typer.Typer) -> None:
             return configuration(config, data_dir)
 
         raise typer.Exit(main(loaded, exchange, instance=instance, shard=part, duration=limit, reload=reload))
+
+    @command(app, "watch", panel=PANEL, example="depthvault watch binance_futures BTCUSDT --depth 10")
+    def watch(
+        exchange: ExchangeName,
+        symbol: Annotated[str, typer.Argument(help="The venue's own spelling: BTCUSDT; on Lighter ETH.")],
+        depth: Annotated[int, typer.Option(min=1, max=100, help="Levels a side.")] = 10,
+        record: Annotated[bool, typer.Option("--record", help="Keep what is received, as instance `watch`.")] = False,
+        duration: Annotated[str | None, typer.Option(help="Stop after this long: 60, 90s, 12h.")] = None,
+        config: ConfigFile = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        """Show a live order book in the terminal, with lag, gaps and load."""
+        loaded = configuration(config, data_dir)
+        loaded.exchanges[exchange]
+        limit = seconds(duration)
+
+        from collectors.watch import watch as show
+
+        raise typer.Exit(show(loaded, exchange, symbol, depth=depth, record=record, duration=limit))
+
+    @command(
+        app, "record", panel=PANEL, example="depthvault record --exchanges binance_spot --symbols BTCUSDT --duration 12"
+    )
+    def record(
+        exchanges: Annotated[list[str] | None, typer.Option(help="Which venues; default: the enabled ones.")] = None,
+        symbols: Annotated[list[str] | None, typer.Option(help="Which symbols; default: as configured.")] = None,
+        duration: Annotated[str | None, typer.Option(help="Hours, or 90s, 15m, 12h; default: until Ctrl-C.")] = None,
+        mode: Annotated[
+            Mode, typer.Option(help="`test`: two minutes into a scratch folder, ending with a verdict.")
+        ] = Mode.REALTIME,
+        config: ConfigFile = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        """Record several venues at once, with a live summary and a final one."""
+        limit = seconds(duration, "h")
+        loaded = configuration(config, data_dir)
+
+        from collectors import session
+
+        with _scratch(mode is Mode.TEST) as folder:
+            chosen = session.narrowed(loaded, folder or loaded.data_dir, exchanges or (), symbols or ())
+            if mode is Mode.TEST and limit is None:
+                limit = session.TEST_SECONDS
+            outcome = session.record(chosen, limit, console)
+            console.print(session.final(outcome))
+        problems = outcome.problems()
+        for problem in problems:
+            console.print(f"[red]{problem}[/]")
+        if mode is Mode.TEST:
+            console.print("[bold red]not good[/]" if problems else "[bold green]good[/]: every channel arrived, no gap")
+        else:
+            console.print(f"kept in {chosen.data_dir}")
+        raise typer.Exit(1 if problems and (mode is Mode.TEST or any(outcome.exits.values())) else 0)
+
+    @command(app, "quicktest", panel=PANEL, example="depthvault quicktest --minutes 5")
+    def quicktest(
+        minutes: Annotated[float, typer.Option(min=0.1, help="How long.")] = 5.0,
+        output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the CSV files.")] = Path("data_test"),
+        exchanges: Annotated[list[str] | None, typer.Option(help="Which venues; default: the enabled ones.")] = None,
+        symbols: Annotated[list[str] | None, typer.Option(help="Which symbols; default: six big ones.")] = None,
+        config: ConfigFile = None,
+    ) -> None:
+        """Record six symbols for some minutes to CSV, and say whether this machine, clock and network will do."""
+        loaded = configuration(config)
+
+        from collectors import quicktest as test
+        from collectors import session
+
+        with _scratch(True) as folder:
+            assert folder is not None
+            chosen = session.narrowed(loaded, folder, exchanges or (), symbols or test.SYMBOLS, test.CHANNELS)
+            outcome = session.record(chosen, minutes * 60, console)
+            console.print(session.final(outcome))
+            files = test.write_csv(chosen, output)
+            found = test.findings(chosen, outcome)
+        console.print(f"{len(files)} CSV files in {output.resolve()}", soft_wrap=True)
+        colours = {"good": "green", "fair": "yellow", "bad": "red"}
+        for finding in found:
+            console.print(f"[{colours[finding.verdict]}]{finding.verdict:>4}[/]  {finding.what}: {finding.text}")
+        sentence, yes = test.conclusion(found)
+        console.print(f"[bold]{sentence}[/]")
+        raise typer.Exit(0 if yes else 1)
 
     @command(app, "seal", panel=PANEL, example="depthvault seal --all")
     def seal(
