@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,11 +50,8 @@ class LiveWriter:
         self._unit = unit
         self._software = software
         self._files: dict[tuple[str, Period], _File] = {}
-        self._publishing = ExitStack()
-        self._discarding = ExitStack()
 
     def __enter__(self) -> LiveWriter:
-        self._discarding.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:

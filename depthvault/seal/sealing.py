@@ -6,15 +6,18 @@ journal has shown more rows since (a clock that stepped back, a journal that was
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+import fcntl
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from depthvault.clock import ns_from_datetime
 from depthvault.config import Config
+from depthvault.durable import make_directories
 from depthvault.errors import ArchiveError
-from depthvault.exchanges import enabled_exchanges
+from depthvault.exchanges import exchange as make_exchange
 from depthvault.exchanges.base import Exchange
 from depthvault.journal import is_locked
 from depthvault.journal.writer import software_version
@@ -26,8 +29,6 @@ from depthvault.seal.live import LiveWriter
 from depthvault.seal.reading import Reading, read_window
 from depthvault.seal.receipts import Receipt, read_receipt, write_receipt
 from depthvault.seal.spans import SpanIndex, Window
-
-LOG = logging.getLogger("depthvault.seal")
 
 QUIET = timedelta(seconds=60)
 """How long after its grace a period waits for a live writer that has shown no later row; see `seal_due`."""
@@ -53,6 +54,33 @@ def seal(
     anew would lose rows.
     """
     index = index or SpanIndex(layout, grace)
+    with _only_one(layout, exchange.name, writer):
+        return _seal(layout, exchange, writer, period, grace, final, force, index)
+
+
+@contextmanager
+def _only_one(layout: Layout, exchange: str, writer: str) -> Iterator[None]:
+    """Wait until nobody else seals what `writer` recorded; a process that dies lets go."""
+    folder = layout.receipts(exchange)
+    make_directories(folder)
+    descriptor = os.open(folder / f".{writer}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _seal(
+    layout: Layout,
+    exchange: Exchange,
+    writer: str,
+    period: Period,
+    grace: timedelta,
+    final: bool,
+    force: bool,
+    index: SpanIndex,
+) -> Receipt | None:
     inputs = index.inputs(exchange.name, writer, period)
     path = layout.receipt(exchange.name, period, writer)
     before = read_receipt(path) if path.exists() else None
@@ -172,6 +200,16 @@ def _fingerprint(inputs: Inputs) -> tuple[tuple[Path, int], ...]:
     return tuple((path, stop) for path, (_, stop) in inputs.items())
 
 
+def recorded_exchanges(config: Config) -> dict[str, Exchange]:
+    """Every venue that has journals, by name: what was recorded is sealed, also when the venue is now disabled."""
+    names = sorted(type(config.exchanges).model_fields)
+    return {
+        name: make_exchange(name, config.exchanges[name])
+        for name in names
+        if (config.layout.journals / name).is_dir()
+    }  # fmt: skip
+
+
 def seal_due(
     layout: Layout, config: Config, exchanges: Iterable[str], now: datetime, *, sealer: Sealer | None = None
 ) -> list[tuple[str, str, Period]]:
@@ -187,7 +225,7 @@ def seal_all(
     layout: Layout, config: Config, exchanges: Mapping[str, Exchange] | None = None, *, now: datetime
 ) -> list[Receipt]:
     """Seal everything that the journals hold, the running periods, too (their receipts are not complete)."""
-    exchanges = enabled_exchanges(config) if exchanges is None else exchanges
+    exchanges = recorded_exchanges(config) if exchanges is None else exchanges
     sealer = Sealer(layout, config.archive.seal_grace)
     due = set(sealer.due(exchanges, now))
     made = []
@@ -199,3 +237,14 @@ def seal_all(
                 if (receipt := sealer.seal(exchange, writer, period, final=final)) is not None:
                     made.append(receipt)
     return made
+
+
+def seal_pending(config: Config, *, everything: bool = False, now: datetime | None = None) -> list[Receipt]:
+    """Seal what is due, of all venues; with `everything` the running periods, too. What `depthvault seal` does."""
+    now = now or datetime.now(UTC)
+    exchanges = recorded_exchanges(config)
+    if everything:
+        return seal_all(config.layout, config, exchanges, now=now)
+    sealer = Sealer(config.layout, config.archive.seal_grace)
+    made = (sealer.seal(exchanges[name], writer, period) for name, writer, period in sealer.due(exchanges, now))
+    return [receipt for receipt in made if receipt is not None]
