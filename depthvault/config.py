@@ -89,7 +89,9 @@ class ExchangeConfig(_Section):
     resync_grace: Duration = Field(
         timedelta(seconds=3), description="wait for a late frame before a book is seeded anew"
     )
-    open_timeout: Duration = timedelta(seconds=10)
+    open_timeout: Duration = Field(
+        timedelta(seconds=10), description="for opening a connection, and for a whole REST request"
+    )
     stale_after: dict[str, Duration] = Field(
         default_factory=dict, description="per channel: silence after which a stream counts as stale"
     )

@@ -48,17 +48,15 @@ class Answer:
 class RestClient:
     """GETs to one venue. Not for use from several event loops.
 
-    timeout: seconds for one request, from connecting to the last byte.
+    A request may take `open_timeout` of the exchange's configuration, from connecting to the last byte.
     """
 
-    def __init__(
-        self, exchange: Exchange, budget: WeightBudget, *, timeout: float = 10.0, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, exchange: Exchange, budget: WeightBudget, *, clock: Clock | None = None) -> None:
         self._exchange = exchange
         self._base = exchange.config.rest_url.rstrip("/")
         self.host = urlsplit(self._base).netloc
         self.budget = budget
-        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._timeout = aiohttp.ClientTimeout(total=exchange.config.open_timeout.total_seconds())
         self._clock = clock or SystemClock()
         self._session: aiohttp.ClientSession | None = None
 
@@ -138,9 +136,11 @@ class RestClient:
         message = f"{self.host}: {request.path}: HTTP {status} {text}".rstrip()
         if status in (418, 429):
             default = _DEFAULT_BAN if status == 418 else _DEFAULT_RETRY_AFTER
-            until = now + round((retry_after(headers) or default) * 1e9)
-            if match := _BANNED_UNTIL.search(body):
-                until = max(until, int(match[1]) * 1_000_000) if headers.get("Retry-After") else int(match[1]) * 10**6
+            wait = retry_after(headers)
+            match = _BANNED_UNTIL.search(body)
+            # The end of a ban may stand in the text alone; when both say one, the later counts.
+            told = max(int(match[1]) * 1_000_000 if match else 0, now + round((wait or 0) * 1e9))
+            until = told if told > now else now + round(default * 1e9)
             banned = status == 418 or match is not None
             reason = f"HTTP {status}: {'banned' if banned else 'rate limited'}"
             await asyncio.to_thread(self.budget.ban, self.host, until, reason)

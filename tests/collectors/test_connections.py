@@ -1,0 +1,268 @@
+"""Connections that are cut, renewed, refused or silent, against the simulator's truth."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from collectors.collector import Collector
+from depthvault.errors import ReconnectsExhaustedError, RestrictedError
+from simulator.testing import running
+from tests.collectors.session import (
+    caught_up,
+    collecting,
+    configuration,
+    events,
+    frames,
+    journal_rows,
+    missing_and_doubled,
+    simulated,
+    subscribed,
+    ticking,
+    truth_of,
+    until,
+)
+
+VENUES = ("binance_spot", "binance_futures")
+
+
+async def test_cut_connection_comes_back_and_what_it_missed_is_declared(tmp_path: Path) -> None:
+    venue = "binance_futures"
+    async with running(simulated(tmp_path)) as sim:
+        async with collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+            sim.control.fault(venue, "disconnect")
+            await until(lambda: collector.recorder.counters.disconnects == 2, "both connections are lost")
+            await until(lambda: collector.recorder.counters.connects == 4, "both come back")
+            await until(lambda: collector.recorder.counters.resyncs == 6, "each book is seeded anew")
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live again")
+        rows = journal_rows(tmp_path / "data", venue)
+        lost = events(rows, "disconnect")
+        assert {each["route"] for each in lost} == {"public", "market"}
+        assert {each["initiator"] for each in lost} == {"network"}
+        for symbol in collector.universe.symbols:
+            stream = f"{symbol.lower()}@depth@100ms"
+            recorded, generated = frames(rows, stream), truth_of(sim, venue, stream)
+            holes = [
+                (json.loads(before)["u"], json.loads(after)["pu"])
+                for before, after in pairwise(recorded)
+                if json.loads(after)["pu"] != json.loads(before)["u"]
+            ]
+            declared = [(each["last_id"], each["first_id"]) for each in events(rows, "gap") if each["symbol"] == symbol]
+            assert declared == holes
+            assert len(holes) == 1
+            assert missing_and_doubled(recorded, generated)[1] == []
+
+
+async def test_lifetime_cut_is_recorded_with_the_code_of_the_venue(tmp_path: Path) -> None:
+    venue = "binance_spot"
+    async with running(simulated(tmp_path)) as sim:
+        async with collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+            sim.control.fault(venue, "lifetime_cut")
+            await until(lambda: collector.recorder.counters.connects == 2, "the connection comes back")
+        rows = journal_rows(tmp_path / "data", venue)
+        closed = [json.loads(row.body) for row in rows if row.kind == "closed"]
+        assert closed[0]["initiator"] == "venue"
+        assert closed[1]["initiator"] == "stop"
+
+
+@pytest.mark.parametrize("venue", VENUES)
+async def test_server_shutdown_rolls_without_losing_an_event(venue: str, tmp_path: Path) -> None:
+    async with running(simulated(tmp_path)) as sim:
+        async with collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector:
+            await subscribed(collector)
+            slots = len(collector.feed.slots)
+            async with ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+                sim.control.fault(venue, "server_shutdown", grace=30)
+                await until(lambda: collector.recorder.counters.rolls == slots, "all connections are replaced")
+                seen = collector.recorder.counters.frames
+                await until(lambda: collector.recorder.counters.frames > seen + 50, "and go on")
+            await caught_up(collector, sim)
+            assert collector.recorder.counters.disconnects == 0
+        rows = journal_rows(tmp_path / "data", venue)
+        for stream in collector.recorder.states:
+            missing, _ = missing_and_doubled(frames(rows, stream), truth_of(sim, venue, stream))
+            assert missing == [], stream
+        assert events(rows, "gap") == []
+        rolls = events(rows, "roll")
+        assert {each["reason"] for each in rolls} == {"server_shutdown"}
+        assert all(each["unseen"] == [] and each["active"] for each in rolls)
+        assert [json.loads(row.body)["initiator"] for row in rows if row.kind == "closed"][:slots] == ["roll"] * slots
+
+
+async def test_old_connections_are_renewed_before_the_venue_cuts_them(tmp_path: Path) -> None:
+    venue = "binance_spot"
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(
+            sim,
+            venue,
+            tmp_path / "data",
+            max_connection_age="1s",
+            symbols_per_connection=1,
+            symbols=("BTCUSDT", "XRPUSDT"),
+        )
+        async with collecting(config, venue) as collector:
+            await subscribed(collector)
+            async with ticking(sim):
+                await until(lambda: collector.recorder.counters.rolls >= 4, "each connection is replaced twice")
+            await caught_up(collector, sim)
+        rows = journal_rows(tmp_path / "data", venue)
+        for stream in collector.recorder.states:
+            assert missing_and_doubled(frames(rows, stream), truth_of(sim, venue, stream))[0] == []
+        assert events(rows, "gap") == []
+        assert {each["reason"] for each in events(rows, "roll")} == {"age"}
+
+
+async def test_acknowledged_but_silent_subscription_is_found_and_repaired(tmp_path: Path) -> None:
+    venue = "binance_futures"
+    async with running(simulated(tmp_path)) as sim:
+        sim.control.fault(venue, "silent", stream="btcusdt@depth@100ms")
+        config = configuration(sim, venue, tmp_path / "data", stale_after={"depth_diff": "500ms"})
+        async with collecting(config, venue) as collector, ticking(sim):
+            await until(lambda: collector.recorder.counters.stale == 1, "the silent stream is found")
+            await until(lambda: collector.books.states()["live"] == 3, "its book is live after all")
+            await until(
+                lambda: any(
+                    state.last_ns and not state.stage
+                    for name, state in collector.recorder.states.items()
+                    if name == "btcusdt@depth@100ms"
+                ),
+                "it has recovered",
+            )
+        rows = journal_rows(tmp_path / "data", venue)
+        stale = [(each["symbol"], each["action"], each["ever"]) for each in events(rows, "stale")]
+        assert stale == [("BTCUSDT", "resubscribe", False), ("BTCUSDT", "recovered", True)]
+        assert frames(rows, "btcusdt@depth@100ms")
+
+
+async def test_stream_that_stays_silent_is_declared_after_its_connection_was_renewed(tmp_path: Path) -> None:
+    venue = "binance_futures"
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(
+            sim, venue, tmp_path / "data", symbols=("BTCUSDT",), channels=("depth_diff", "trade"),
+            stale_after={"depth_diff": "60s", "trade": "300ms"},
+        )  # fmt: skip
+        sim.control.fault(venue, "stall", stream="btcusdt@trade", seconds=3600)
+        async with collecting(config, venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 1, "the book is live")
+            await until(
+                lambda: collector.recorder.states["btcusdt@trade"].stage == 3,
+                "the silent stream is declared",
+                timeout=30,
+            )
+            await until(lambda: collector.recorder.counters.rolls == 1, "the connection is replaced")
+        rows = journal_rows(tmp_path / "data", venue)
+        assert [each["action"] for each in events(rows, "stale")] == ["resubscribe", "renew", "declared"]
+        assert [each["reason"] for each in events(rows, "roll")] == ["stale"]
+        assert events(rows, "gap") == [], "the renewal cost no depth event"
+
+
+async def test_half_open_connection_is_noticed_by_its_silence(tmp_path: Path) -> None:
+    venue = "binance_spot"
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, venue, tmp_path / "data", stale_after={"depth_diff": "400ms"})
+        async with collecting(config, venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+            sim.control.fault(venue, "half_open")
+            await until(lambda: collector.recorder.counters.rolls == 1, "the dead connection is replaced", timeout=30)
+            await until(lambda: collector.recorder.counters.gaps == 3, "what it missed is declared")
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live again")
+
+
+async def test_exhausted_attempts_end_the_process_with_an_event(tmp_path: Path) -> None:
+    venue = "binance_spot"
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(
+            sim, venue, tmp_path / "data", ws_url="ws://127.0.0.1:1", max_reconnect_attempts=3, reconnect_backoff="10ms"
+        )
+        collector = Collector(config, venue, time_reference=lambda: None)
+        with pytest.raises(ReconnectsExhaustedError, match="3 attempts"):
+            await asyncio.wait_for(collector.run(), 20)
+        rows = journal_rows(tmp_path / "data", venue)
+        assert [(each["attempt"], each["exhausted"]) for each in events(rows, "disconnect")] == [
+            (1, False), (2, False), (3, True),
+        ]  # fmt: skip
+        assert json.loads(rows[-1].body)["reason"] == "ReconnectsExhaustedError"
+
+
+async def test_restricted_host_is_told_so_and_not_retried(tmp_path: Path) -> None:
+    venue = "binance_spot"
+    asked = 0
+
+    async def refuse(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.Response(status=451, text="Service unavailable from a restricted location")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", refuse)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    try:
+        async with running(simulated(tmp_path)) as sim:
+            config = configuration(sim, venue, tmp_path / "data", ws_url=f"ws://127.0.0.1:{port}")
+            collector = Collector(config, venue, time_reference=lambda: None)
+            with pytest.raises(RestrictedError, match="may not use binance_spot"):
+                await asyncio.wait_for(collector.run(), 20)
+        assert asked == 1
+    finally:
+        await runner.cleanup()
+
+
+async def test_ban_is_obeyed_by_everybody_and_ends(tmp_path: Path) -> None:
+    venue = "binance_spot"
+    async with running(simulated(tmp_path)) as sim:
+        async with collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector:
+            await subscribed(collector)
+            sim.control.fault(venue, "rest_ban", seconds=2)
+            async with ticking(sim):
+                await until(lambda: events_now(collector, "banned"), "the ban is recorded")
+                requests = len([each for each in sim.truth().rest(venue) if each["status"] == 418])
+                budget = collector.client.budget
+                assert not budget.reserve(collector.client.host, 6000, 1).granted
+                await until(lambda: collector.books.states()["live"] == 3, "the books are seeded after the ban", 30)
+        after = [each for each in sim.truth().rest(venue) if each["status"] == 418]
+        assert len(after) <= requests + 3, "no storm against a ban"
+
+
+def events_now(collector: Collector, kind: str) -> int:
+    collector.journal.flush()
+    return len(events(journal_rows(collector.layout.root, collector.name), kind))
+
+
+async def test_429_is_obeyed(tmp_path: Path) -> None:
+    venue = "binance_futures"
+    async with (
+        running(simulated(tmp_path)) as sim,
+        collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector,
+    ):
+        await subscribed(collector)
+        sim.control.fault(venue, "rest_429", requests=1)
+        async with ticking(sim):
+            await until(lambda: events_now(collector, "rate_limited"), "the limit is recorded")
+            assert not collector.client.budget.reserve(collector.client.host, 2400, 1).granted
+            held = collector.recorder.counters.frames
+            await until(lambda: collector.recorder.counters.frames > held + 50, "the streams go on meanwhile")
+
+
+@pytest.mark.parametrize("fault", ["rest_5xx", "rest_timeout"])
+async def test_failed_snapshots_are_tried_again(fault: str, tmp_path: Path) -> None:
+    venue = "binance_spot"
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, venue, tmp_path / "data", open_timeout="500ms")
+        async with collecting(config, venue) as collector:
+            await subscribed(collector)
+            sim.control.fault(venue, fault, endpoint="depth", count=2)
+            async with ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 3, "all books are live", 30)
+            assert collector.recorder.counters.rest_errors == 2

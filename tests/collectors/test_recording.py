@@ -1,0 +1,195 @@
+"""What a collector writes, against what the simulator knows it sent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simulator.testing import running
+from tests.collectors.session import (
+    caught_up,
+    collecting,
+    configuration,
+    events,
+    frames,
+    journal_rows,
+    missing_and_doubled,
+    simulated,
+    subscribed,
+    ticking,
+    truth_of,
+    until,
+)
+
+VENUES = ("binance_spot", "binance_futures")
+
+
+def depth_streams(rows_or_states: object) -> list[str]:
+    return [name for name in rows_or_states if "@depth" in name]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("venue", VENUES)
+async def test_every_frame_is_journaled_once_in_order_and_all_books_are_seeded(venue: str, tmp_path: Path) -> None:
+    async with running(simulated(tmp_path)) as sim:
+        async with collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector:
+            await subscribed(collector)
+            async with ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+                await until(lambda: collector.recorder.counters.frames > 400, "some hundred frames")
+            await caught_up(collector, sim)
+            streams = list(collector.recorder.states)
+        rows = journal_rows(tmp_path / "data", venue)
+        assert len(streams) == 9
+        for stream in streams:
+            assert frames(rows, stream) == truth_of(sim, venue, stream), stream
+        assert events(rows, "gap") == []
+        assert len(events(rows, "resync")) == 3
+        snapshots = [row for row in rows if row.kind == "rest"]
+        assert len(snapshots) == 3
+        for row in snapshots:
+            assert "lastUpdateId" in json.loads(row.body)
+            (sent,) = [each for each in rows if each.sequence == row.sequence - 1]
+            assert (sent.kind, sent.stream) == ("sent", row.stream)
+            assert sent.wall_ns < row.wall_ns
+        assert [row.sequence for row in rows] == list(range(len(rows)))
+        assert (rows[0].stream, rows[-1].stream) == ("start", "stop")
+        assert json.loads(rows[-1].body) == {"reason": "sigterm", "rows": len(rows)}
+        opened = [row.connection for row in rows if row.kind == "opened"]
+        closed = [row.connection for row in rows if row.kind == "closed"]
+        assert sorted(opened) == sorted(closed)
+        assert len(opened) == (1 if venue == "binance_spot" else 2)
+        assert {row.kind for row in rows} >= {"frame", "sent", "opened", "closed", "rest", "catalogue", "event"}
+        assert events(rows, "environment")[0]["packages"]["websockets"]
+        assert events(rows, "clock")[0]["reference"] == {"source": "test", "offset_s": 0.0}
+        assert events(rows, "clock")[0]["venue"]["round_trip_s"] > 0
+        recorded = json.loads((tmp_path / "data" / "run" / "universe" / f"{venue}-a.json").read_text())
+        assert sorted(recorded["symbols"]) == sorted(collector.universe.symbols)
+
+
+@pytest.mark.parametrize("venue", VENUES)
+async def test_one_lost_event_is_one_gap_and_resyncs_one_symbol(venue: str, tmp_path: Path) -> None:
+    async with running(simulated(tmp_path)) as sim:
+        async with collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+            sim.control.fault(venue, "drop", stream="btcusdt@depth@100ms")
+            await until(lambda: collector.recorder.counters.gaps == 1, "the gap is declared")
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live again")
+        rows = journal_rows(tmp_path / "data", venue)
+        (gap,) = events(rows, "gap")
+        assert (gap["symbol"], gap["channel"]) == ("BTCUSDT", "depth_diff")
+        generated = [json.loads(body) for body in truth_of(sim, venue, "btcusdt@depth@100ms")]
+        (lost,) = [
+            event
+            for event in generated
+            if event["u"] not in {json.loads(b)["u"] for b in frames(rows, "btcusdt@depth@100ms")}
+        ]
+        before = generated[generated.index(lost) - 1]
+        after = generated[generated.index(lost) + 1]
+        assert (gap["last_id"], gap["first_id"]) == (before["u"], after.get("pu", after["U"]))
+        resyncs = [(each["symbol"], each["reason"]) for each in events(rows, "resync")]
+        assert sorted(resyncs) == [("BTCUSDT", "gap"), *sorted((s, "start") for s in collector.universe.symbols)]
+        for stream in depth_streams(collector.recorder.states):
+            if not stream.startswith("btcusdt"):
+                assert missing_and_doubled(frames(rows, stream), truth_of(sim, venue, stream))[1] == []
+
+
+async def test_duplicate_is_no_gap(tmp_path: Path) -> None:
+    venue = "binance_futures"
+    async with running(simulated(tmp_path)) as sim:
+        async with collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+            sim.control.fault(venue, "duplicate", stream="btcusdt@depth@100ms", count=3)
+            sync = collector.books.books["BTCUSDT"].sync
+            await until(lambda: sync.duplicates == 3, "the duplicates are seen")
+            assert collector.books.states()["live"] == 3
+        rows = journal_rows(tmp_path / "data", venue)
+        assert events(rows, "gap") == []
+
+
+async def test_malformed_frame_is_kept_raw_counted_and_leaves_a_declared_gap(tmp_path: Path) -> None:
+    venue = "binance_spot"
+    async with running(simulated(tmp_path)) as sim:
+        async with collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+            sim.control.fault(venue, "malformed", stream="btcusdt@depth@100ms")
+            await until(lambda: collector.recorder.counters.malformed == 1, "the frame is counted")
+            await until(lambda: collector.recorder.counters.gaps == 1, "the hole it leaves is declared")
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live again")
+        rows = journal_rows(tmp_path / "data", venue)
+        assert len(events(rows, "malformed")) == 1
+        (raw,) = [row.body for row in rows if row.kind == "frame" and row.stream == "" and b"depthUpdate" in row.body]
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(raw)
+        assert any(
+            each.startswith(raw[raw.index(b',"data":') + 8 :]) for each in truth_of(sim, venue, "btcusdt@depth@100ms")
+        )
+
+
+@pytest.mark.parametrize("place", ["lag", "inside", "event_end"])
+async def test_books_are_seeded_wherever_the_snapshot_falls(place: str, tmp_path: Path) -> None:
+    venue = "binance_futures"
+    async with running(simulated(tmp_path)) as sim:
+        for symbol in ("BTCUSDT", "XRPUSDT"):
+            sim.control.fault(venue, "snapshot", symbol=symbol, place=place)
+        async with collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+            seen = collector.recorder.counters.frames
+            await until(lambda: collector.recorder.counters.frames > seen + 50, "and go on")
+            assert collector.books.states()["live"] == 3
+        assert events(journal_rows(tmp_path / "data", venue), "gap") == []
+
+
+@pytest.mark.parametrize("venue", VENUES)
+async def test_listing_and_delisting_are_followed_without_a_restart(venue: str, tmp_path: Path) -> None:
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, venue, tmp_path / "data", instrument_interval="300ms")
+        async with collecting(config, venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+            sim.control.fault(venue, "list", symbol="NEWUSDT")
+            sim.control.fault(venue, "delist", symbol="XRPUSDT")
+            await until(lambda: "NEWUSDT" in collector.universe.symbols, "the new symbol is chosen")
+            await until(lambda: "XRPUSDT" not in collector.universe.symbols, "the delisted one is not")
+            await until(lambda: collector.books.states()["live"] == 3, "the new book is seeded")
+            carried = {name for slot in collector.feed.slots for c in slot.connections for name in c.subscribed}
+            assert "newusdt@depth@100ms" in carried
+            assert "xrpusdt@depth@100ms" not in carried
+            connects = collector.recorder.counters.connects
+        assert connects == (1 if venue == "binance_spot" else 2)
+        rows = journal_rows(tmp_path / "data", venue)
+        stream = "newusdt@depth@100ms"
+        recorded, generated = frames(rows, stream), truth_of(sim, venue, stream)
+        first = generated.index(recorded[0])
+        assert recorded == generated[first : first + len(recorded)]
+
+
+async def test_reload_adds_a_symbol_and_loses_nothing_of_the_others(tmp_path: Path) -> None:
+    venue = "binance_spot"
+    async with running(simulated(tmp_path)) as sim:
+        narrow = configuration(sim, venue, tmp_path / "data", symbols=("BTCUSDT",))
+        wide = configuration(sim, venue, tmp_path / "data", symbols=("BTCUSDT", "XRPUSDT"))
+        async with collecting(narrow, venue, reload=lambda: wide) as collector:
+            await subscribed(collector)
+            async with ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 1, "the first book is live")
+                collector.reload()
+                await until(lambda: collector.books.states()["live"] == 2, "the second book is live")
+            await caught_up(collector, sim)
+        rows = journal_rows(tmp_path / "data", venue)
+        stream = "btcusdt@depth@100ms"
+        assert frames(rows, stream) == truth_of(sim, venue, stream)
+        assert frames(rows, "xrpusdt@depth@100ms")
+
+
+async def test_symbol_that_is_not_listed_is_declared(tmp_path: Path) -> None:
+    venue = "binance_spot"
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, venue, tmp_path / "data", symbols=("BTCUSDT", "NOSUCHUSDT"))
+        async with collecting(config, venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 1, "the book is live")
+            assert collector.universe.missing == ("NOSUCHUSDT",)
+        (declared,) = [
+            each for each in events(journal_rows(tmp_path / "data", venue), "subscribe") if "not_listed" in each
+        ]
+        assert declared["not_listed"] == ["NOSUCHUSDT"]
