@@ -120,3 +120,14 @@ class Staging:
         """Forget what is staged."""
         if self.folder.exists():
             shutil.rmtree(self.folder)
+
+
+def staged_units(layout: Layout) -> list[Unit]:
+    """What is compacted and not yet published, oldest first."""
+    return sorted(
+        (
+            Unit(path.parent.parent.name, Period.parse(path.parent.name, layout.period))
+            for path in layout.staging.glob("*/*/compacted.json")
+        ),
+        key=lambda unit: (unit.period, unit.exchange),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -157,15 +158,25 @@ def register(app: typer.Typer) -> None:
         data_dir: DataDir = None,
     ) -> None:
         """Turn journals of periods that are over into Parquet under `live/`, each closed by a receipt."""
-        from depthvault.seal import seal_pending
+        from depthvault.exchanges import enabled_exchanges
+        from depthvault.seal import Sealer, seal_all
 
         loaded = configuration(config, data_dir)
-        receipts = seal_pending(loaded, everything=everything)
+        now = datetime.now(UTC)
+        if everything:
+            receipts = seal_all(loaded.layout, loaded, now=now)
+        else:
+            sealer, venues = Sealer(loaded.layout, loaded.archive.seal_grace), enabled_exchanges(loaded)
+            sealed = (sealer.seal(venues[name], writer, period) for name, writer, period in sealer.due(venues, now))
+            receipts = [receipt for receipt in sealed if receipt is not None]
         for receipt in receipts:
-            rows = sum(file.rows for file in receipt.files)
             what = f"sealed {receipt.exchange} {receipt.writer} {receipt.period}"
             note = "" if receipt.complete else " (still running)"
-            console.print(f"{what}: {rows:,} rows in {len(receipt.files)} files{note}")
+            console.print(f"{what}: {receipt.rows:,} rows in {len(receipt.files)} files{note}")
+            for channel, count in receipt.rejected.items():
+                console.print(f"  [red]{count:,} frames of {channel} could not be decoded; they are kept raw[/]")
+            for region in receipt.damage:
+                console.print(f"  [red]{region.path}: bytes {region.start}–{region.end}: {region.reason}[/]")
         if not receipts:
             console.print("nothing to seal")
 
