@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Asset, dag, task, task_group
 
 from plugins import archiving
-from plugins.archiving import Unit
+from plugins.archiving import Period
 from plugins.schedules import ARCHIVE, START, archive_schedule, config, defaults
 
 archive = Asset(name="archive", uri=ARCHIVE)
@@ -26,7 +27,8 @@ archive = Asset(name="archive", uri=ARCHIVE)
     doc_md=f"""### Archive
 {__doc__}
 
-`find_hours` → for each venue and period: `compact` → `validate` → `upload` → `verify_store` → `publish`.
+`find_hours` → for each venue its oldest period: `compact` → `validate` → `upload` → `verify_store` → `publish`;
+and the next run follows at once while periods are left.
 
 * A period is ready when every writer that may hold rows of it has a receipt. Late receipts make a new generation.
 * `validate` never stops a period: it is marked `available` or `degraded` in its manifest.
@@ -36,23 +38,23 @@ archive = Asset(name="archive", uri=ARCHIVE)
 )
 def archive_hour() -> None:
     @task(doc_md="Lists what is sealed and not archived yet, from receipts and manifests.")
-    def find_hours() -> list[Unit]:
+    def find_hours() -> list[Period]:
         return archiving.find_hours()
 
     @task(map_index_template="{{ unit['exchange'] }} {{ unit['period'] }}", doc_md="Stitches writers, merges doubles.")
-    def compact(unit: Unit) -> Unit:
+    def compact(unit: Period) -> Period:
         return archiving.compact(unit)
 
     @task(map_index_template="{{ unit['exchange'] }} {{ unit['period'] }}", doc_md="Great Expectations over metrics.")
-    def validate(unit: Unit) -> Unit:
+    def validate(unit: Period) -> Period:
         return archiving.validate(unit)
 
     @task(map_index_template="{{ unit['exchange'] }} {{ unit['period'] }}", doc_md="Objects with explicit SHA-256.")
-    def upload(unit: Unit) -> Unit:
+    def upload(unit: Period) -> Period:
         return archiving.upload(unit)
 
     @task(map_index_template="{{ unit['exchange'] }} {{ unit['period'] }}", doc_md="GET and hash of every object.")
-    def verify_store(unit: Unit) -> Unit:
+    def verify_store(unit: Period) -> Period:
         return archiving.verify_store(unit)
 
     @task(
@@ -60,7 +62,7 @@ def archive_hour() -> None:
         doc_md="Appends the hash-chained manifest.",
         outlets=[archive],
     )
-    def publish(unit: Unit) -> str:
+    def publish(unit: Period) -> str:
         return archiving.publish(unit)
 
     @task_group
@@ -69,7 +71,15 @@ def archive_hour() -> None:
         for step in (validate, upload, verify_store, publish):
             steps = step(steps)
 
-    archive_unit.expand(unit=find_hours())
+    @task.short_circuit(doc_md="Goes on when periods are left: after a pause of the platform there are many.")
+    def more(done: list[Period]) -> bool:
+        return archiving.more(done)
+
+    run_again = TriggerDagRunOperator(
+        task_id="run_again", trigger_dag_id="archive_hour", doc_md="Queues the next run of this DAG at once."
+    )
+    units: Any = find_hours()
+    archive_unit.expand(unit=units) >> more(units) >> run_again
 
 
 archive_hour()

@@ -6,19 +6,20 @@
 
 from __future__ import annotations
 
+from expectations.examine import Ledger, Subject, examine
 from expectations.suites import Rule, rules
-from expectations.validate import StagedFile, Subject, examine
-from expectations.verdict import AVAILABLE, DEGRADED, Check, Verdict, read_verdict
+from expectations.validate import validate
+from expectations.verdict import AVAILABLE, DEGRADED, Check, Judgement
 
 __all__ = [
     "AVAILABLE",
     "DEGRADED",
     "Check",
+    "Judgement",
+    "Ledger",
     "Rule",
-    "StagedFile",
     "Subject",
-    "Verdict",
     "examine",
-    "read_verdict",
     "rules",
+    "validate",
 ]

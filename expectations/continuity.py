@@ -6,7 +6,9 @@ must be declared, and no hole may be declared where the chain is whole.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -42,17 +44,40 @@ _CANDLES = """
     from read_parquet($path)
 """
 
+
+class Predecessor(NamedTuple):
+    """Where a symbol's chain stood before the file's first event."""
+
+    final_id: int | None
+    epoch: int = 0
+
+
 Breaks = dict[str, tuple[float, float, float]]
 """By symbol: breaks in the file, breaks that no gap declares, and gaps that the file refutes."""
 
 
-def compare(connection: duckdb.DuckDBPyConnection, path: Path, channel: str, gaps: pa.Table) -> Breaks:
+def compare(
+    connection: duckdb.DuckDBPyConnection,
+    path: Path,
+    channel: str,
+    gaps: pa.Table,
+    predecessors: Mapping[str, Predecessor],
+) -> Breaks:
     """Compare the chain in the file at `path` with the declared `gaps` (schema `QUALITY["gaps"]`) of that channel.
 
+    predecessors: by symbol where the chain stood before; the first event must continue it or be declared too.
     Empty for channels without a continuity rule.
     """
     assert gaps.schema.names == QUALITY["gaps"].names
+    before = pa.table(
+        {
+            "symbol": pa.array(predecessors.keys(), pa.string()),
+            "before_id": pa.array([one.final_id for one in predecessors.values()], pa.int64()),
+            "before_epoch": pa.array([one.epoch for one in predecessors.values()], pa.int64()),
+        }
+    )
     connection.register("declared_gaps", gaps)
+    connection.register("predecessors", before)
     try:
         if channel in _LINKS:
             return _compare_ids(connection, path, channel)
@@ -61,15 +86,21 @@ def compare(connection: duckdb.DuckDBPyConnection, path: Path, channel: str, gap
         return {}
     finally:
         connection.unregister("declared_gaps")
+        connection.unregister("predecessors")
 
 
 def _compare_ids(connection: duckdb.DuckDBPyConnection, path: Path, channel: str) -> Breaks:
     rows = connection.execute(
         f"""
-with links as ({_LINKS[channel]}),
-judged as (
-  select symbol, id, previous_id, symbol = previous_symbol as same, {_FOLLOWS} as follows from links
+with chain as ({_LINKS[channel]}),
+links as (
+  select symbol, id, epoch, start_id, previous_id, previous_epoch, true as same from chain
+  where symbol = previous_symbol
+  union all
+  select symbol, id, epoch, start_id, before_id, before_epoch, before_id is not null
+  from chain left join predecessors using (symbol) where symbol is distinct from previous_symbol
 ),
+judged as (select symbol, id, previous_id, same, {_FOLLOWS} as follows from links),
 breaks as (select symbol, previous_id as last_id from judged where same and not follows),
 declared as (select symbol, last_id, status from declared_gaps where channel = $channel and last_id is not null),
 counted as (

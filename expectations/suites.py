@@ -55,14 +55,17 @@ _COMMON = (
 FILE_RULES = (
     _zero("schema_faults", "the columns are those of the data dictionary"),
     _zero("rows_difference", "the file has the rows that compaction wrote down"),
-    _zero("bytes_difference", "the file has the SHA-256 that compaction wrote down"),
+    _zero("sha256_difference", "the file has the SHA-256 that compaction wrote down"),
     _zero("symbols_difference", "the file has the symbols that compaction wrote down"),
+    _zero("conflicts", "no key came with two payloads"),
+    _zero("rejected_frames", "every frame could be decoded"),
 )
 _LAG = Rule("lag_mean_ms", *LAG_MS, "our clock and the venue's agree, and frames do not wait", optional=True)
 _SHARE = Rule("share", MINIMUM_SHARE, 1.0, "the stream was connected and subscribed for the period")
 _CONTINUITY = (
     _zero("breaks_undeclared", "every break of the chain is declared in gaps"),
     _zero("gaps_unfounded", "no gap is declared where the chain is whole"),
+    _zero("gaps_open", "nothing is missing that was not bridged or refilled"),
 )
 _TIMES = Rule("time_regression_ms", 0, 0, "the venue's times do not step back along the chain")
 _LEVELS = _zero("uneven_levels", "each price has its size")

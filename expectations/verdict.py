@@ -1,19 +1,18 @@
-"""What came out of judging one period of a venue, and how it is kept."""
+"""What came out of judging one period of a venue."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from depthvault.durable import write_atomic
+import pyarrow as pa
+
 from depthvault.period import Period
+from depthvault.schemas import QUALITY
 
 AVAILABLE = "available"
 DEGRADED = "degraded"
 
-VERDICT_FILE = "verdict.json"
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +28,26 @@ class Check:
 
     def __str__(self) -> str:
         value = "absent" if self.value is None else f"{self.value:g}"
-        return f"{self.channel} {self.symbol or '(file)'}: {self.metric} is {value}, but {self.meaning}"
+        return f"{self.symbol or 'file'}: {self.metric} is {value} ({self.meaning})"
 
 
 @dataclass(frozen=True, slots=True)
-class MetricsFile:
-    """A staged `hour_metrics` file of one channel; `key` is its object key."""
-
-    channel: str
-    key: str
-    sha256: str
-    bytes: int
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """Whether a period of a venue holds what it must. `degraded` is archived too, and marked."""
 
     exchange: str
     period: Period
-    judged: int
-    failures: tuple[Check, ...]
-    channels: dict[str, str]
-    files: tuple[MetricsFile, ...]
+    channels: tuple[str, ...]
+    checks: tuple[Check, ...]
+
+    @property
+    def judged(self) -> int:
+        """How many expectations were judged."""
+        return sum(check.passed is not None for check in self.checks)
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.passed is False)
 
     @property
     def passed(self) -> bool:
@@ -63,46 +58,35 @@ class Verdict:
         """`available` when every expectation held, else `degraded`."""
         return AVAILABLE if self.passed else DEGRADED
 
+    def of(self, channel: str) -> Judgement:
+        """The part that concerns `channel`."""
+        checks = tuple(check for check in self.checks if check.channel == channel)
+        return Judgement(self.exchange, self.period, (channel,), checks)
+
     def __str__(self) -> str:
         """One line for people."""
         line = f"{self.exchange} {self.period}: {self.condition}, {self.judged} expectations"
-        if self.failures:
-            line += f", {len(self.failures)} failed: " + "; ".join(str(check) for check in self.failures[:5])
-            if len(self.failures) > 5:
-                line += f"; and {len(self.failures) - 5} more"
+        if failures := self.failures:
+            shown = "; ".join(f"{check.channel} {check}" for check in failures[:_SHOWN])
+            line += f", {len(failures)} failed: {shown}"
+            if len(failures) > _SHOWN:
+                line += f"; and {len(failures) - _SHOWN} more"
         return line
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "exchange": self.exchange,
-            "period": self.period.label,
-            "period_minutes": int(self.period.length.total_seconds() // 60),
-            "condition": self.condition,
-            "passed": self.passed,
-            "judged": self.judged,
-            "channels": {
-                channel: {
-                    "condition": condition,
-                    "failed": [asdict(check) for check in self.failures if check.channel == channel],
-                }
-                for channel, condition in sorted(self.channels.items())
+    def table(self) -> pa.Table:
+        """Every figure as rows of `hour_metrics`."""
+        schema = QUALITY["hour_metrics"]
+        count = len(self.checks)
+        start = pa.array([self.period.start_ns // 1000] * count, pa.int64())
+        return pa.table(
+            {
+                "exchange": pa.array([self.exchange] * count, pa.string()),
+                "channel": pa.array([check.channel for check in self.checks], pa.string()),
+                "symbol": pa.array([check.symbol for check in self.checks], pa.string()),
+                "period": start.cast(schema.field("period").type),
+                "metric": pa.array([check.metric for check in self.checks], pa.string()),
+                "value": pa.array([check.value for check in self.checks], pa.float64()),
+                "passed": pa.array([check.passed for check in self.checks], pa.bool_()),
             },
-            "files": [asdict(file) for file in self.files],
-        }
-
-
-def write_verdict(folder: Path, verdict: Verdict) -> Path:
-    """Keep `verdict` as `verdict.json` in `folder`; the same verdict gives the same bytes."""
-    path = folder / VERDICT_FILE
-    data = json.dumps(verdict.to_json(), indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
-    write_atomic(path, data)
-    return path
-
-
-def read_verdict(folder: Path) -> dict[str, Any] | None:
-    """The verdict kept in `folder`, None when nobody has judged yet."""
-    path = folder / VERDICT_FILE
-    if not path.exists():
-        return None
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+            schema=schema,
+        )

@@ -23,7 +23,7 @@ def clean_database() -> str:
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     before = (datetime.now(UTC) - KEEP_RUNS).strftime("%Y-%m-%dT%H:%M:%S+00:00")
     # Tasks may not touch Airflow's database themselves; its own command line may.
-    done = subprocess.run(  # noqa: S603 - our interpreter and constants
+    done = subprocess.run(
         [
             sys.executable, "-m", "airflow", "db", "clean",
             "--clean-before-timestamp", before, "--skip-archive", "--yes",

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from depthvault.durable import sha256_file
 from depthvault.period import Period
 from depthvault.schemas import CHANNELS, QUALITY
-from expectations import StagedFile, Subject
+from expectations import Judgement, Ledger, Subject, examine
 
 PERIOD = Period(datetime(2026, 11, 20, 4, tzinfo=UTC), timedelta(minutes=1))
 SYMBOLS = ("BTCUSDT", "币安人生USDT")
@@ -105,7 +105,7 @@ def healthy(channel: str, *, chained: bool = True) -> list[dict[str, Any]]:
     return rows
 
 
-def stage(
+def judged(
     folder: Path,
     rows: list[dict[str, Any]],
     channel: str,
@@ -116,8 +116,8 @@ def stage(
     paper: dict[str, Any] | None = None,
     schema: pa.Schema | None = None,
     cadence: timedelta | None = timedelta(minutes=1),
-) -> Subject:
-    """Write `rows` as the staged file of `channel` with an honest ledger; the arguments make it less honest."""
+) -> Judgement:
+    """Judge `rows` as the compacted file of `channel` with an honest ledger; the arguments make it less honest."""
     schema = schema or CHANNELS[channel].schema
     path = folder / f"{channel}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,6 @@ def stage(
     file = {
         "channel": channel,
         "path": path,
-        "generation": 1,
         "rows": len(rows),
         "sha256": sha256_file(path),
         "symbols": tuple(symbols),
@@ -147,14 +146,12 @@ def stage(
     }
     for symbol, changes in (coverage or {}).items():
         counted[symbol] = counted.get(symbol, counted[symbols[0]] | {"symbol": symbol}) | changes
-    return Subject(
-        exchange,
-        PERIOD,
-        (StagedFile(**file),),
-        gaps=pa.Table.from_pylist([gap(channel, **declared) for declared in gaps or []], schema=QUALITY["gaps"]),
-        coverage=pa.Table.from_pylist(list(counted.values()), schema=QUALITY["coverage"]),
-        cadence=cadence,
+    ledger = Ledger(
+        pa.Table.from_pylist([gap(channel, **declared) for declared in gaps or []], schema=QUALITY["gaps"]),
+        pa.Table.from_pylist(list(counted.values()), schema=QUALITY["coverage"]),
+        cadence,
     )
+    return examine(exchange, PERIOD, (Subject(**file),), ledger)
 
 
 def gap(channel: str, **values: Any) -> dict[str, Any]:

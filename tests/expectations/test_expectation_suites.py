@@ -10,30 +10,31 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from healthy_periods import EVENTS, SYMBOLS, healthy, moment, stage
 
 from depthvault.schemas import CHANNELS
-from expectations import Subject, examine, rules
+from expectations import Judgement, rules
+from expectations.continuity import Predecessor
 from expectations.suites import FILE_RULES
+from tests.expectations.healthy_periods import EVENTS, SYMBOLS, healthy, judged, moment
 
 Rows = list[dict[str, Any]]
 INF, NAN = float("inf"), float("nan")
 
 
-def failed(subject: Subject, folder: Path) -> set[tuple[str, str]]:
-    return {(check.symbol, check.metric) for check in examine(subject, folder).failures}
+def failed(judgement: Judgement) -> set[tuple[str, str]]:
+    return {(check.symbol, check.metric) for check in judgement.failures}
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_a_healthy_period_passes(channel: str, tmp_path: Path) -> None:
-    verdict = examine(stage(tmp_path, healthy(channel), channel), tmp_path / "out")
-    assert [str(check) for check in verdict.failures] == []
-    assert verdict.condition == "available"
-    assert verdict.judged == len(SYMBOLS) * len(rules(channel)) + len(FILE_RULES)
+    judgement = judged(tmp_path, healthy(channel), channel)
+    assert [str(check) for check in judgement.failures] == []
+    assert judgement.condition == "available"
+    assert judgement.judged == len(SYMBOLS) * len(rules(channel)) + len(FILE_RULES)
 
 
 def test_a_healthy_spot_chain_counts_on_without_naming_its_predecessor(tmp_path: Path) -> None:
-    assert failed(stage(tmp_path, healthy("depth_diff", chained=False), "depth_diff"), tmp_path) == set()
+    assert failed(judged(tmp_path, healthy("depth_diff", chained=False), "depth_diff")) == set()
 
 
 def put(position: int, **values: Any) -> Callable[[Rows], Rows]:
@@ -152,23 +153,23 @@ def test_each_fault_fails_its_expectation_and_spares_the_others(channel: str, tm
         # one symbol a fault: all of them are judged in one run, and none may blame another
         rows += fault([row | {"symbol": f"FAULT{number}"} for row in good if row["symbol"] == BTC])
     schema = pa.schema([field.with_nullable(True) for field in CHANNELS[channel].schema])
-    verdict = examine(stage(tmp_path, rows, channel, schema=schema), tmp_path / "out")
-    found = {(check.symbol, check.metric) for check in verdict.failures}
+    judgement = judged(tmp_path, rows, channel, schema=schema)
+    found = {(check.symbol, check.metric) for check in judgement.failures}
     assert {(f"FAULT{number}", metric) for number, (_, metric) in enumerate(faults)} <= found
     assert not {(symbol, metric) for symbol, metric in found if not symbol.startswith("FAULT")}
-    assert verdict.condition == "degraded"
-    assert verdict.channels == {channel: "degraded"}
+    assert judgement.condition == "degraded"
+    assert judgement.channels == (channel,)
 
 
 @pytest.mark.parametrize("channel", ["depth_diff", "collector_event"])
 def test_a_symbol_whose_rows_are_torn_apart_fails(channel: str, tmp_path: Path) -> None:
     rows = healthy(channel)
     rows.append(rows.pop(0))
-    assert (BTC, "symbol_runs") in failed(stage(tmp_path, rows, channel), tmp_path)
+    assert (BTC, "symbol_runs") in failed(judged(tmp_path, rows, channel))
 
 
 def test_every_rule_is_broken_by_some_test() -> None:
-    ledger = {"rows", "coverage_events_difference", "share", "gaps_unfounded", "symbol_runs"}
+    ledger = {"rows", "coverage_events_difference", "share", "gaps_unfounded", "gaps_open", "symbol_runs"}
     broken = {(channel, metric) for channel, _, metric in FAULTS}
     shared = {"bad_prices", "bad_sizes", "outside_period"}  # the same code for all channels, broken in several
     missing = {
@@ -180,32 +181,36 @@ def test_every_rule_is_broken_by_some_test() -> None:
     assert missing == set()
 
 
-def test_a_break_that_gaps_declares_is_no_failure(tmp_path: Path) -> None:
+def test_a_declared_break_is_only_what_it_is_declared_to_be_missing(tmp_path: Path) -> None:
     rows = drop(7)(healthy("depth_diff"))
-    subject = stage(tmp_path, rows, "depth_diff", gaps=[{"last_id": rows[6]["final_update_id"]}])
-    assert failed(subject, tmp_path) == set()
+    judgement = judged(tmp_path, rows, "depth_diff", gaps=[{"last_id": rows[6]["final_update_id"]}])
+    assert failed(judgement) == {(BTC, "gaps_open")}
 
 
 @pytest.mark.parametrize("status", ["bridged", "refilled"])
 def test_a_break_that_gaps_calls_closed_is_a_failure(status: str, tmp_path: Path) -> None:
     rows = drop(7)(healthy("agg_trade"))
-    subject = stage(tmp_path, rows, "agg_trade", gaps=[{"last_id": 76, "status": status}])
-    assert failed(subject, tmp_path) == {(BTC, "breaks_undeclared")}
+    judgement = judged(tmp_path, rows, "agg_trade", gaps=[{"last_id": 76, "status": status}])
+    assert failed(judgement) == {(BTC, "breaks_undeclared")}
 
 
 def test_a_break_declared_for_another_symbol_does_not_excuse_it(tmp_path: Path) -> None:
     rows = drop(7)(healthy("agg_trade"))
-    subject = stage(tmp_path, rows, "agg_trade", gaps=[{"last_id": 76, "symbol": SYMBOLS[1]}])
+    judgement = judged(tmp_path, rows, "agg_trade", gaps=[{"last_id": 76, "symbol": SYMBOLS[1]}])
     # … and the gap that is declared for the other one is refuted by its whole chain
-    assert failed(subject, tmp_path) == {(BTC, "breaks_undeclared"), (SYMBOLS[1], "gaps_unfounded")}
+    assert failed(judgement) == {
+        (BTC, "breaks_undeclared"),
+        (SYMBOLS[1], "gaps_unfounded"),
+        (SYMBOLS[1], "gaps_open"),
+    }
 
 
 @pytest.mark.parametrize("channel", ["depth_diff", "agg_trade"])
 def test_a_gap_declared_where_the_chain_is_whole_is_a_failure(channel: str, tmp_path: Path) -> None:
     rows = healthy(channel)
     last_id = rows[3]["final_update_id" if channel == "depth_diff" else "agg_trade_id"]
-    subject = stage(tmp_path, rows, channel, gaps=[{"last_id": last_id, "status": "open"}])
-    assert failed(subject, tmp_path) == {(BTC, "gaps_unfounded")}
+    judgement = judged(tmp_path, rows, channel, gaps=[{"last_id": last_id, "status": "open"}])
+    assert failed(judgement) == {(BTC, "gaps_unfounded"), (BTC, "gaps_open")}
 
 
 def test_an_in_band_snapshot_neither_makes_nor_mends_a_break(tmp_path: Path) -> None:
@@ -216,58 +221,76 @@ def test_an_in_band_snapshot_neither_makes_nor_mends_a_break(tmp_path: Path) -> 
         "final_update_id": rows[3]["final_update_id"] + 1,
     }
     rows.insert(4, snapshot)
-    assert failed(stage(tmp_path, rows, "depth_diff"), tmp_path) == set()
+    assert failed(judged(tmp_path, rows, "depth_diff")) == set()
     del rows[5]
-    assert failed(stage(tmp_path, rows, "depth_diff"), tmp_path) == {(BTC, "breaks_undeclared")}
+    assert failed(judged(tmp_path, rows, "depth_diff")) == {(BTC, "breaks_undeclared")}
 
 
 def test_overlapping_batches_are_no_break(tmp_path: Path) -> None:
     rows = put(7, prev_final_update_id=1067)(healthy("depth_diff"))
-    assert failed(stage(tmp_path, rows, "depth_diff"), tmp_path) == set()
+    assert failed(judged(tmp_path, rows, "depth_diff")) == set()
 
 
-def test_a_missing_candle_is_no_failure_once_declared(tmp_path: Path) -> None:
+def test_a_missing_candle_is_only_missing_once_declared(tmp_path: Path) -> None:
     rows = put(1, open_time=moment(31))(healthy("kline"))
-    assert failed(stage(tmp_path, rows, "kline", gaps=[{}]), tmp_path) == set()
+    assert failed(judged(tmp_path, rows, "kline", gaps=[{}])) == {(BTC, "gaps_open")}
+
+
+@pytest.mark.parametrize(
+    ("before", "holds"),
+    [(Predecessor(999), True), (Predecessor(1005), True), (Predecessor(998), False), (Predecessor(999, -1), False)],
+)
+def test_the_first_event_must_continue_the_period_before(before: Predecessor, holds: bool, tmp_path: Path) -> None:
+    paper = {"predecessors": {BTC: before}}
+    judgement = judged(tmp_path, healthy("depth_diff"), "depth_diff", paper=paper)
+    assert failed(judgement) == (set() if holds else {(BTC, "breaks_undeclared")})
+
+
+def test_a_break_at_the_turn_of_the_period_is_declared_by_the_last_id_before(tmp_path: Path) -> None:
+    paper = {"predecessors": {BTC: Predecessor(60), SYMBOLS[1]: Predecessor(69)}}
+    judgement = judged(tmp_path, healthy("agg_trade"), "agg_trade", paper=paper, gaps=[{"last_id": 60}])
+    assert failed(judgement) == {(BTC, "gaps_open")}
 
 
 @pytest.mark.parametrize("channel", ["depth_diff", "book_ticker", "agg_trade", "trade", "kline", "mark_price"])
 def test_a_stream_that_was_down_for_too_long_fails(channel: str, tmp_path: Path) -> None:
-    subject = stage(tmp_path, healthy(channel), channel, coverage={BTC: {"share": 0.9}})
-    assert failed(subject, tmp_path) == {(BTC, "share")}
+    judgement = judged(tmp_path, healthy(channel), channel, coverage={BTC: {"share": 0.9}})
+    assert failed(judgement) == {(BTC, "share")}
 
 
 def test_a_symbol_without_events_fails(tmp_path: Path) -> None:
-    subject = stage(tmp_path, healthy("depth_diff"), "depth_diff", coverage={"ETHUSDT": {"events": 0}})
-    assert failed(subject, tmp_path) == {("ETHUSDT", "rows")}
+    judgement = judged(tmp_path, healthy("depth_diff"), "depth_diff", coverage={"ETHUSDT": {"events": 0}})
+    assert failed(judgement) == {("ETHUSDT", "rows")}
 
 
 def test_a_quiet_liquidation_stream_is_no_failure(tmp_path: Path) -> None:
-    subject = stage(tmp_path, healthy("liquidation"), "liquidation", coverage={"ETHUSDT": {"events": 0}})
-    assert failed(subject, tmp_path) == set()
+    judgement = judged(tmp_path, healthy("liquidation"), "liquidation", coverage={"ETHUSDT": {"events": 0}})
+    assert failed(judgement) == set()
 
 
 def test_a_coverage_table_that_counts_otherwise_fails(tmp_path: Path) -> None:
-    subject = stage(tmp_path, healthy("trade"), "trade", coverage={BTC: {"events": EVENTS + 1}})
-    assert failed(subject, tmp_path) == {(BTC, "coverage_events_difference")}
+    judgement = judged(tmp_path, healthy("trade"), "trade", coverage={BTC: {"events": EVENTS + 1}})
+    assert failed(judgement) == {(BTC, "coverage_events_difference")}
 
 
 @pytest.mark.parametrize(
     ("paper", "metric"),
     [
         ({"rows": 1}, "rows_difference"),
-        ({"sha256": "0" * 64}, "bytes_difference"),
+        ({"sha256": "0" * 64}, "sha256_difference"),
         ({"symbols": ("BTCUSDT",)}, "symbols_difference"),
+        ({"conflicts": 1}, "conflicts"),
+        ({"rejected": 1}, "rejected_frames"),
     ],
 )
 def test_a_file_that_is_not_what_compaction_wrote_down_fails(
     paper: dict[str, Any], metric: str, tmp_path: Path
 ) -> None:
-    assert failed(stage(tmp_path, healthy("trade"), "trade", paper=paper), tmp_path) == {("", metric)}
+    assert failed(judged(tmp_path, healthy("trade"), "trade", paper=paper)) == {("", metric)}
 
 
 def test_a_file_with_a_wrong_column_type_fails_without_being_measured(tmp_path: Path) -> None:
     schema = pa.schema(
         [field.with_type(pa.float32()) if field.name == "price" else field for field in CHANNELS["trade"].schema]
     )
-    assert ("", "schema_faults") in failed(stage(tmp_path, healthy("trade"), "trade", schema=schema), tmp_path)
+    assert ("", "schema_faults") in failed(judged(tmp_path, healthy("trade"), "trade", schema=schema))

@@ -1,56 +1,110 @@
-"""The verdict: what it keeps, that it repeats byte for byte, and that it writes nowhere else."""
+"""The task: verdicts beside what compaction staged, repeatable byte for byte, and nothing written elsewhere."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from healthy_periods import healthy, stage
 
+from depthvault.archive.manifest import ArchiveFile, Counts, Entry, SymbolSpan
+from depthvault.archive.staging import Compacted, Staging, Unit
+from depthvault.config import Config, load_config
 from depthvault.durable import sha256_file
-from depthvault.schemas import QUALITY
-from expectations import examine, read_verdict
+from depthvault.layout import Layout
+from depthvault.schemas import CHANNELS, QUALITY
+from expectations import validate
+from tests.expectations.healthy_periods import PERIOD, SYMBOLS, healthy
+
+EXCHANGE = "binance_futures"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return load_config(data_dir=tmp_path / "data", archive={"period": "1m"})
 
 
 def tree(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
-    subject = stage(tmp_path / "in", healthy("depth_diff"), "depth_diff")
-    examine(subject, tmp_path / "out")
-    first = tree(tmp_path / "out")
-    examine(subject, tmp_path / "out")
-    examine(subject, tmp_path / "again")
-    assert tree(tmp_path / "out") == tree(tmp_path / "again") == first
-    assert set(first) == {
-        "verdict.json",
-        "quality/hour_metrics/exchange=binance_futures/channel=depth_diff/date=2026-11-20/0400.g1.parquet",
+    return {
+        str(path.relative_to(folder)): sha256_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".lock"
     }
 
 
-def test_the_verdict_names_its_files_and_what_failed(tmp_path: Path) -> None:
-    rows = healthy("agg_trade")
-    del rows[7]
-    verdict = examine(stage(tmp_path, rows, "agg_trade"), tmp_path)
-    kept = read_verdict(tmp_path)
-    assert kept is not None
-    assert (kept["condition"], kept["passed"]) == ("degraded", False)
-    assert [check["metric"] for check in kept["channels"]["agg_trade"]["failed"]] == ["breaks_undeclared"]
-    (file,) = kept["files"]
-    assert file["sha256"] == sha256_file(tmp_path / file["key"])
-    assert json.loads((tmp_path / "verdict.json").read_bytes()) == kept
-    assert "breaks_undeclared is 1, but every break of the chain is declared in gaps" in str(verdict)
+def put(staging: Staging, key: str, table: pa.Table, name: str) -> ArchiveFile:
+    path = staging.path(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+    spans = {}
+    if name in CHANNELS:
+        spans = {symbol: SymbolSpan(1, 0, 0, (0, 1)) for symbol in table["symbol"].unique().to_pylist()}
+    return ArchiveFile(key, sha256_file(path), path.stat().st_size, table.num_rows, "", name, symbols=spans)
 
 
-def test_hour_metrics_hold_every_figure_with_its_judgement(tmp_path: Path) -> None:
-    rows = healthy("agg_trade")
-    del rows[7]
-    verdict = examine(stage(tmp_path, rows, "agg_trade"), tmp_path)
-    table = pq.read_table(tmp_path / verdict.files[0].key, partitioning=None)
-    assert table.schema.equals(QUALITY["hour_metrics"])
+def stage(config: Config, rows: dict[str, list[dict[str, Any]]]) -> Staging:
+    """A staging folder as compaction leaves it, with one draft a channel."""
+    staging = Staging(config.layout, Unit(EXCHANGE, PERIOD))
+    drafts = []
+    for channel, content in rows.items():
+        table = pa.Table.from_pylist(content, schema=CHANNELS[channel].schema)
+        coverage = pa.Table.from_pylist(
+            [
+                {"exchange": EXCHANGE, "channel": channel, "symbol": symbol, "period": PERIOD.start, "duplicates": 0}
+                | {"events": sum(row["symbol"] == symbol for row in content)}
+                | {"gaps": 0, "covered_seconds": 60.0, "share": 1.0}
+                for symbol in SYMBOLS
+            ],
+            schema=QUALITY["coverage"],
+        )
+        key = Layout.quality_key("coverage", EXCHANGE, channel, PERIOD, 1)
+        files = [
+            put(staging, Layout.hour_key(EXCHANGE, channel, PERIOD, 1), table, channel),
+            put(staging, key, coverage, "coverage"),
+        ]
+        drafts.append(
+            Entry(
+                number=0, previous=None, kind="hour", exchange=EXCHANGE, channel=channel, period=PERIOD.label,
+                period_minutes=1, generation=1, created="", publisher="", software="", schema_version=1, libraries={},
+                inputs=[], add=files, remove=[], counts=Counts(rows=table.num_rows),
+            )
+        )  # fmt: skip
+    staging.write(Compacted(EXCHANGE, PERIOD.label, 1, drafts))
+    return staging
+
+
+def test_a_healthy_period_is_available_and_a_faulty_channel_degrades_itself_alone(config: Config) -> None:
+    trades = healthy("agg_trade")
+    del trades[7]
+    staging = stage(config, {"depth_diff": healthy("depth_diff"), "agg_trade": trades})
+    judgement = validate(config.layout, config, EXCHANGE, PERIOD)
+    assert judgement.condition == "degraded"
+    assert str(judgement).startswith("binance_futures 2026-11-20 04:00 UTC: degraded, ")
+    validation = staging.read_validation()
+    assert validation is not None
+    verdicts = {verdict.channel: verdict for verdict in validation.verdicts}
+    assert verdicts["depth_diff"].condition == "available"
+    assert verdicts["depth_diff"].failed == []
+    assert verdicts["agg_trade"].condition == "degraded"
+    assert verdicts["agg_trade"].failed == [
+        "BTCUSDT: breaks_undeclared is 1 (every break of the chain is declared in gaps)"
+    ]
+
+
+def test_hour_metrics_hold_every_figure_with_its_judgement(config: Config) -> None:
+    trades = healthy("agg_trade")
+    del trades[7]
+    staging = stage(config, {"agg_trade": trades})
+    validate(config.layout, config, EXCHANGE, PERIOD)
+    validation = staging.read_validation()
+    assert validation is not None
+    (file,) = validation.verdicts[0].files
+    path = staging.path(file.path)
+    assert (file.sha256, file.bytes, file.table) == (sha256_file(path), path.stat().st_size, "hour_metrics")
+    table = pq.read_table(path, partitioning=None)
+    assert table.num_rows == file.rows
     figures = {(row["symbol"], row["metric"]): (row["value"], row["passed"]) for row in table.to_pylist()}
     assert figures[("BTCUSDT", "breaks_undeclared")] == (1.0, False)
     assert figures[("BTCUSDT", "breaks")] == (1.0, None)  # a figure that no rule judges
@@ -59,12 +113,48 @@ def test_hour_metrics_hold_every_figure_with_its_judgement(tmp_path: Path) -> No
     assert figures[("", "rows_difference")] == (0.0, True)
 
 
-def test_nothing_is_written_outside_the_staging_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_changes_no_byte(config: Config) -> None:
+    staging = stage(config, {channel: healthy(channel) for channel in ("depth_diff", "book_ticker")})
+    validate(config.layout, config, EXCHANGE, PERIOD)
+    first = tree(staging.folder)
+    validate(config.layout, config, EXCHANGE, PERIOD)
+    assert tree(staging.folder) == first
+    assert "validation.json" in first
+
+
+def test_a_file_that_changed_after_compaction_degrades_its_channel(config: Config) -> None:
+    staging = stage(config, {"trade": healthy("trade")})
+    path = staging.path(Layout.hour_key(EXCHANGE, "trade", PERIOD, 1))
+    rows = pq.read_table(path, partitioning=None)
+    pq.write_table(rows.set_column(6, "trade_id", pa.array(range(rows.num_rows), pa.int64())), path)
+    judgement = validate(config.layout, config, EXCHANGE, PERIOD)
+    assert [(check.channel, check.metric) for check in judgement.failures] == [("trade", "sha256_difference")]
+
+
+def test_with_nothing_staged_there_is_nothing_to_judge(config: Config) -> None:
+    judgement = validate(config.layout, config, EXCHANGE, PERIOD)
+    assert (judgement.judged, judgement.passed) == (0, True)
+
+
+def test_a_channel_that_was_silent_is_judged_by_its_coverage(config: Config) -> None:
+    stage(config, {"liquidation": []})
+    judgement = validate(config.layout, config, EXCHANGE, PERIOD)
+    assert judgement.passed, str(judgement)
+    assert {check.symbol for check in judgement.checks} == {"", *SYMBOLS}
+
+
+def test_nothing_is_written_outside_the_data_folder(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     elsewhere, home = tmp_path / "cwd", tmp_path / "home"
     elsewhere.mkdir()
     home.mkdir()
     monkeypatch.chdir(elsewhere)
     monkeypatch.setenv("HOME", str(home))
-    examine(stage(tmp_path / "in", healthy("trade"), "trade"), tmp_path / "out")
+    staging = stage(config, {"trade": healthy("trade")})
+    before = tree(config.data_dir)
+    validate(config.layout, config, EXCHANGE, PERIOD)
     assert tree(elsewhere) == {}
     assert tree(home) == {}
+    new = set(tree(config.data_dir)) - set(before)
+    assert all((config.data_dir / name).is_relative_to(staging.folder) for name in new), new

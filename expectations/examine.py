@@ -1,0 +1,151 @@
+"""Judging the files of one period: measure each, compare it with the ledger, run the suites. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from depthvault.durable import sha256_file
+from depthvault.period import Period
+from depthvault.schemas import QUALITY
+from expectations.checkpoint import judge
+from expectations.continuity import Breaks, Predecessor, compare
+from expectations.metrics import Metrics, connect, measure, schema_faults
+from expectations.suites import FILE_RULES, Rule, rules
+from expectations.verdict import Check, Judgement
+
+FILE = "file"
+"""The suite over whole files."""
+
+_CADENCE_TOLERANCE = 2.5
+_CLOSED = ("bridged", "refilled")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One channel's compacted file and what compaction wrote down of it.
+
+    path: None when the channel brought no row. conflicts, rejected: rows with a known key and another payload; frames
+    that could not be decoded. predecessors: by symbol where the chain stood before this period.
+    """
+
+    channel: str
+    path: Path | None
+    rows: int = 0
+    sha256: str = ""
+    symbols: tuple[str, ...] = ()
+    conflicts: int = 0
+    rejected: int = 0
+    predecessors: Mapping[str, Predecessor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The `gaps` and `coverage` rows of the venue and period.
+
+    cadence: the published interval between two REST snapshots of a symbol; None: not judged.
+    """
+
+    gaps: pa.Table = field(default_factory=QUALITY["gaps"].empty_table)
+    coverage: pa.Table = field(default_factory=QUALITY["coverage"].empty_table)
+    cadence: timedelta | None = None
+
+
+def examine(
+    exchange: str, period: Period, subjects: tuple[Subject, ...], ledger: Ledger, spill: Path | None = None
+) -> Judgement:
+    """Judge `subjects`. The same files give the same judgement.
+
+    spill: a folder for what does not fit into DuckDB's memory; None: everything must fit.
+    """
+    frames: dict[str, tuple[Mapping[str, Metrics], tuple[Rule, ...]]] = {}
+    whole: dict[str, Metrics] = {}
+    with connect(spill=spill) as connection:
+        for subject in subjects:
+            channel, path = subject.channel, subject.path
+            faults = schema_faults(path, channel) if path is not None else []
+            # A file without its columns cannot be measured: its faults are the finding.
+            symbols = measure(connection, path, channel, period) if path is not None and not faults else {}
+            whole[channel] = {"schema_faults": float(len(faults)), **_against_paper(subject, symbols)}
+            if not faults:
+                breaks: Breaks = {}
+                if path is not None:
+                    breaks = compare(connection, path, channel, ledger.gaps, subject.predecessors)
+                _add_ledger(symbols, channel, ledger, breaks)
+                frames[channel] = (symbols, rules(channel))
+    failures = judge({**{name: frame for name, frame in frames.items() if frame[0]}, FILE: (whole, FILE_RULES)})
+    checks = [
+        check
+        for channel, (symbols, suite) in frames.items()
+        for check in _checks(channel, symbols, suite, failures.get(channel, set()))
+    ]
+    for channel, metrics in whole.items():
+        failed = {("", metric) for name, metric in failures[FILE] if name == channel}
+        checks += _checks(channel, {"": metrics}, FILE_RULES, failed)
+    checks.sort(key=lambda check: (check.channel, check.symbol, check.metric))
+    return Judgement(exchange, period, tuple(subject.channel for subject in subjects), tuple(checks))
+
+
+def _against_paper(subject: Subject, symbols: Mapping[str, Metrics]) -> Metrics:
+    path = subject.path
+    rows = pq.read_metadata(path).num_rows if path is not None else 0
+    sha256 = sha256_file(path) if path is not None else ""
+    return {
+        "rows_difference": float(abs(rows - subject.rows)),
+        "sha256_difference": float(sha256 != subject.sha256),
+        "symbols_difference": float(len(set(subject.symbols) ^ set(symbols))),
+        "conflicts": float(subject.conflicts),
+        "rejected_frames": float(subject.rejected),
+    }
+
+
+def _add_ledger(symbols: dict[str, Metrics], channel: str, ledger: Ledger, breaks: Breaks) -> None:
+    """Add to each symbol what the ledger says of it; symbols that only the ledger knows get a row of zeros."""
+    covered = {row["symbol"]: row for row in _of(ledger.coverage, channel)}
+    missing: dict[str, int] = {}
+    for row in _of(ledger.gaps, channel):
+        missing[row["symbol"]] = missing.get(row["symbol"], 0) + (row["status"] not in _CLOSED)
+    for symbol in sorted((covered.keys() | missing.keys()) - symbols.keys()):
+        symbols[symbol] = _nothing(channel)
+    for symbol, metrics in symbols.items():
+        told = covered.get(symbol)
+        metrics["share"] = float(told["share"]) if told else None
+        metrics["coverage_events_difference"] = abs((metrics["rows"] or 0.0) - (told["events"] if told else 0))
+        found, undeclared, unfounded = breaks.get(symbol, (0.0, 0.0, 0.0))
+        metrics["breaks"], metrics["breaks_undeclared"], metrics["gaps_unfounded"] = found, undeclared, unfounded
+        metrics["gaps_open"] = float(missing.get(symbol, 0))
+        if channel == "depth_snapshot":
+            largest = metrics.get("largest_interval_seconds") or 0.0
+            limit = ledger.cadence.total_seconds() * _CADENCE_TOLERANCE if ledger.cadence else float("inf")
+            metrics["cadence_exceeded"] = float(largest > limit)
+
+
+def _of(table: pa.Table, channel: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.filter(pc.equal(table["channel"], channel)).to_pylist()
+    return rows
+
+
+def _nothing(channel: str) -> Metrics:
+    """The metrics of a symbol without a row: zeros, and one (empty) run."""
+    metrics: Metrics = {rule.metric: None if rule.optional else 0.0 for rule in rules(channel)}
+    metrics["symbol_runs"] = 1.0
+    return metrics
+
+
+def _checks(
+    channel: str, symbols: Mapping[str, Metrics], suite: tuple[Rule, ...], failed: set[tuple[str, str]]
+) -> list[Check]:
+    meanings = {rule.metric: rule.meaning for rule in suite}
+    checks = []
+    for symbol, metrics in symbols.items():
+        for metric in metrics.keys() | meanings.keys():
+            passed = (symbol, metric) not in failed if metric in meanings else None
+            checks.append(Check(channel, symbol, metric, metrics.get(metric), passed, meanings.get(metric, "")))
+    return checks
