@@ -25,6 +25,9 @@ from depthvault.rest.weight import Priority, WeightBudget
 
 _PARALLEL = 8
 _RETRIES = 1
+_ORDERED = frozenset({"funding_rate"})
+"""Channels of which one answer is read in the light of the answer before."""
+
 _NOT_WORD = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -99,7 +102,8 @@ async def poll(
         else:
             symbols = await symbols_of(config.layout, exchange, round_.client, clock)
             now = datetime_from_ns(clock.wall_ns())
-            await round_.ask(exchange.poll_requests(channel, symbols, since or now - timedelta(hours=1)))
+            requests = exchange.poll_requests(channel, symbols, since or now - timedelta(hours=1))
+            await round_.ask(requests, parallel=1 if channel in _ORDERED else _PARALLEL)
     return round_.polled
 
 
@@ -147,9 +151,14 @@ class _Round:
         body = json_body(channel=self.polled.channel, symbol=symbol, **details)
         self.journal.append(Kind.EVENT, 0, event, body)
 
-    async def ask(self, requests: Sequence[Request], max_wait: float | None = None) -> list[Answer]:
-        """Send `requests`, some at a time; journal the answers as they come. Answers in the order asked."""
-        gate = asyncio.Semaphore(_PARALLEL)
+    async def ask(
+        self, requests: Sequence[Request], max_wait: float | None = None, parallel: int = _PARALLEL
+    ) -> list[Answer]:
+        """Send `requests`, `parallel` at a time (1 keeps their order); journal the answers as they come.
+
+        The returned answers are in the order asked.
+        """
+        gate = asyncio.Semaphore(parallel)
         deadline = None if max_wait is None else self._clock.monotonic_ns() / 1e9 + max_wait
         stop: list[str] = []
 
