@@ -153,7 +153,7 @@ class Sealer:
         for exchange in exchanges:
             for writer in self.layout.writers(exchange):
                 for period, inputs in self.index.periods(exchange, writer).items():
-                    if self._is_over(exchange, writer, period, now) and self._is_open(exchange, writer, period, inputs):
+                    if self._is_over(exchange, writer, period, now) and self.is_open(exchange, writer, period, inputs):
                         found.append((exchange, writer, period))
         return sorted(found, key=lambda one: (one[2], one[0], one[1]))
 
@@ -178,7 +178,8 @@ class Sealer:
             return True
         return not any(is_locked(path) for path in self.layout.journal_files(exchange, writer))
 
-    def _is_open(self, exchange: str, writer: str, period: Period, inputs: Inputs) -> bool:
+    def is_open(self, exchange: str, writer: str, period: Period, inputs: Inputs) -> bool:
+        """Whether the period has no complete receipt, or one that was not made from all there is now."""
         if (exchange, writer, period, _fingerprint(inputs)) in self._nothing:
             return False
         receipt = self._receipt(self.layout.receipt(exchange, period, writer))
@@ -224,14 +225,16 @@ def seal_due(
 def seal_all(
     layout: Layout, config: Config, exchanges: Mapping[str, Exchange] | None = None, *, now: datetime
 ) -> list[Receipt]:
-    """Seal everything that the journals hold, the running periods, too (their receipts are not complete)."""
+    """Seal what is not sealed, the running periods, too (their receipts are not complete); returns what was made."""
     exchanges = recorded_exchanges(config) if exchanges is None else exchanges
     sealer = Sealer(layout, config.archive.seal_grace)
     due = set(sealer.due(exchanges, now))
     made = []
     for name, exchange in exchanges.items():
         for writer in layout.writers(name):
-            for period in sealer.index.periods(name, writer):
+            for period, inputs in sealer.index.periods(name, writer).items():
+                if not sealer.is_open(name, writer, period, inputs):
+                    continue
                 path = layout.receipt(name, period, writer)
                 final = (name, writer, period) in due or (path.exists() and read_receipt(path).complete)
                 if (receipt := sealer.seal(exchange, writer, period, final=final)) is not None:
