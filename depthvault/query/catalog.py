@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
@@ -34,6 +34,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",
 }
 _ATTEMPTS = 4
+_END_OF_TIME = 2**62
 
 
 def sql_type(kind: pa.DataType) -> str:
@@ -106,8 +107,17 @@ class Sources(Protocol):
     def token(self) -> Token: ...
 
 
-Unsealed = Callable[[str, str], pa.Table]
-"""Rows of an exchange's channel that lie in journals only."""
+class Journals(Protocol):
+    """Rows that lie in journals only."""
+
+    @property
+    def exchanges(self) -> Sequence[str]: ...
+
+    def earliest(self, exchange: str) -> int | None:
+        """Before when, in µs since the epoch, none of them was received; None: there are none."""
+
+    def rows(self, exchange: str, channel: str) -> pa.Table:
+        """All of them, of one channel."""
 
 
 def httpfs_path() -> Path:
@@ -215,11 +225,10 @@ class _Views:
 
 @dataclass(slots=True)
 class Catalog:
-    """Opens databases over `sources`. `exchanges`: those whose journals `unsealed` can read."""
+    """Opens databases over `sources` and `journals`. `secret`: access to the bucket where archived files may lie."""
 
     sources: Sources
-    exchanges: tuple[str, ...] = ()
-    unsealed: Unsealed | None = None
+    journals: Journals | None = None
     secret: Secret | None = None
     _files: FileSet | None = None
 
@@ -228,14 +237,23 @@ class Catalog:
             self._files = self.sources.files()
         return self._files
 
+    def _journal_rows(self, table: str, scans: Sequence[pruning.Scan]) -> dict[str, pa.Table]:
+        """What journals alone hold, by exchange; not decoded where no reading can want it."""
+        found: dict[str, pa.Table] = {}
+        if self.journals is None or table not in CHANNELS:
+            return found
+        for exchange in self.journals.exchanges:
+            earliest = self.journals.earliest(exchange)
+            if earliest is None:
+                continue
+            if _admitted(scans, {"exchange": frozenset((exchange,)), "received_time": (earliest, _END_OF_TIME)}):
+                rows = self.journals.rows(exchange, table)
+                if rows.num_rows:
+                    found[exchange] = rows
+        return found
+
     def _view(self, table: str, scans: Sequence[pruning.Scan], file_set: FileSet, views: _Views) -> str:
-        journal: dict[str, pa.Table] = {}
-        if self.unsealed is not None and table in CHANNELS:
-            for exchange in self.exchanges:
-                if _admitted(scans, {"exchange": frozenset((exchange,))}):
-                    rows = self.unsealed(exchange, table)
-                    if rows.num_rows:
-                        journal[exchange] = rows
+        journal = self._journal_rows(table, scans)
         pending = [file for file in file_set.pending if file.table == table]
         shared = {file.unit for file in pending}
         for exchange, rows in journal.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,16 @@ import pyarrow as pa
 
 from depthvault.config import Config, Exchanges, Secrets, load_config
 from depthvault.errors import ConfigError, UsageError
+from depthvault.exchanges import exchange as create_exchange
+from depthvault.exchanges.base import Exchange
 from depthvault.layout import Layout
 from depthvault.query import statement
-from depthvault.query.catalog import Catalog, Secret, Unsealed, columns, quote
+from depthvault.query.catalog import Catalog, Secret, columns, quote
 from depthvault.query.sources import LocalSources, StoreSources
 from depthvault.schemas import CHANNELS
+from depthvault.seal.receipts import read_receipt
+from depthvault.seal.spans import SpanIndex, Window
+from depthvault.seal.unsealed import unsealed
 
 if TYPE_CHECKING:
     from depthvault.archive.store import Store
@@ -159,17 +163,36 @@ def check_exchange(name: str) -> None:
         raise UsageError(f"no exchange {name!r}; there are {', '.join(Exchanges.model_fields)}")
 
 
-def _unsealed(layout: Layout, config: Config) -> tuple[tuple[str, ...], Unsealed]:
-    """The exchanges that have journals here, and what decodes those that are not sealed yet."""
-    from depthvault import exchanges, seal
+class LiveJournals:
+    """The journals of a data directory whose periods have no complete receipt yet."""
 
-    present = tuple(name for name in Exchanges.model_fields if (layout.journals / name).is_dir())
-    venue = cache(lambda name: exchanges.exchange(name, config.exchanges[name]))
+    def __init__(self, layout: Layout, config: Config) -> None:
+        self._layout, self._config = layout, config
+        self._index = SpanIndex(layout, config.archive.seal_grace)
+        self._venues: dict[str, Exchange] = {}
 
-    def rows(exchange: str, channel: str) -> pa.Table:
-        return seal.unsealed(layout, venue(exchange), channel)
+    @property
+    def exchanges(self) -> tuple[str, ...]:
+        """The exchanges that have journals here."""
+        return tuple(name for name in Exchanges.model_fields if (self._layout.journals / name).is_dir())
 
-    return present, rows
+    def earliest(self, exchange: str) -> int | None:
+        """Before when, in µs since the epoch, none of their rows was received; None: there are none."""
+        found = []
+        for writer in self._layout.writers(exchange):
+            for period in self._index.periods(exchange, writer):
+                receipt = self._layout.receipt(exchange, period, writer)
+                if not receipt.exists() or not read_receipt(receipt).complete:
+                    found.append(Window.of(period, self._index.grace).low // 1000)
+        return min(found, default=None)
+
+    def rows(self, exchange: str, channel: str) -> pa.Table:
+        """Their rows of one channel."""
+        if exchange not in self._venues:
+            self._venues[exchange] = create_exchange(exchange, self._config.exchanges[exchange])
+        return unsealed(
+            self._layout, self._venues[exchange], channel, grace=self._index.grace, index=self._index
+        )  # fmt: skip
 
 
 def _secret(url: str, config: Config, secrets: Secrets) -> Secret | None:
@@ -232,5 +255,4 @@ def open_vault(
     if secrets.has_store:
         bucket_url = f"s3://{secrets.r2_bucket_name}/{config.store.prefix.strip('/')}".rstrip("/")
         secret = _secret(bucket_url, config, secrets)
-    present, unsealed = _unsealed(layout, config)
-    return Vault(Catalog(LocalSources(layout, bucket_url), present, unsealed, secret), str(layout.root))
+    return Vault(Catalog(LocalSources(layout, bucket_url), LiveJournals(layout, config), secret), str(layout.root))

@@ -89,26 +89,54 @@ def test_a_filter_on_receipt_does_not_bring_a_hidden_duplicate_back(vault: Vault
     assert vault.sql(f"SELECT * FROM trade WHERE {late}").fetchall() == []
 
 
-def test_a_running_period_that_was_sealed_for_now_is_read_from_its_journals(layout, recording: Recording) -> None:  # type: ignore[no-untyped-def]
+class Held:
+    """Journals that hold given trades of binance_spot."""
+
+    exchanges = ("binance_spot", "lighter")
+
+    def __init__(self, rows: pa.Table) -> None:
+        self.held, self.asked = rows, []
+
+    def earliest(self, exchange: str) -> int | None:
+        return self.held.column("received_time").cast(pa.int64())[0].as_py() if exchange == "binance_spot" else None
+
+    def rows(self, exchange: str, channel: str) -> pa.Table:
+        self.asked.append((exchange, channel))
+        return self.held if channel == "trade" else CHANNELS[channel].schema.empty_table()
+
+
+def test_a_running_period_that_was_sealed_for_now_is_read_from_its_journals(recording: Recording) -> None:
     recording.seal(HOUR_10, "a", {"trade": trades(0, HOUR_10, 20)}, complete=False)
-    asked = []
-
-    def unsealed(exchange: str, channel: str) -> pa.Table:
-        asked.append((exchange, channel))
-        return trades(0, HOUR_10, 30)
-
-    catalog = Catalog(LocalSources(layout), ("binance_spot", "lighter"), unsealed)
-    sql = "SELECT count(*) FROM trade WHERE exchange = 'binance_spot'"
+    catalog = Catalog(LocalSources(recording.layout), Held(trades(0, HOUR_10, 30)))
+    sql = "SELECT count(*) FROM trade"
     assert catalog.connect(sql).sql(sql).fetchall() == [(30,)]
-    assert asked == [("binance_spot", "trade")], "journals are decoded only for what the query names"
 
 
-def test_journal_rows_hide_behind_the_archive_where_they_share_a_period(layout, recording: Recording) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    ("sql", "asked"),
+    [
+        ("SELECT * FROM trade t JOIN book_ticker b USING (symbol)", {"trade", "book_ticker"}),
+        ("SELECT * FROM top_of_book", {"book_ticker"}),
+        ("SELECT * FROM trade WHERE exchange = 'lighter'", set()),
+        ("SELECT * FROM trade WHERE received_time < '2026-11-20 10:59:59'", set()),
+        ("SELECT * FROM gaps", set()),
+        ("SHOW TABLES", set()),
+    ],
+)
+def test_journals_are_decoded_only_for_what_a_statement_can_want(
+    recording: Recording, sql: str, asked: set[str]
+) -> None:
+    held = Held(trades(0, HOUR_11, 5))
+    Catalog(LocalSources(recording.layout), held).connect(sql)
+    assert held.asked == [] if not asked else set(held.asked) == {("binance_spot", name) for name in asked}
+
+
+def test_journal_rows_hide_behind_the_archive_where_they_share_a_period(recording: Recording) -> None:
     """A venue replays its last trades on a reconnect: they are in a journal again, but archived already."""
     receipt = recording.seal(HOUR_10, "a", {"trade": trades(0, HOUR_10, 50)})
     recording.archive(HOUR_10, "trade", trades(0, HOUR_10, 50), [receipt])
     replayed = pa.concat_tables([trades(40, HOUR_10 + timedelta(seconds=40), 10), trades(50, HOUR_11, 5)])
-    catalog = Catalog(LocalSources(layout), ("binance_spot",), lambda exchange, channel: replayed)
+    catalog = Catalog(LocalSources(recording.layout), Held(replayed))
     sql = "SELECT count(*), count(DISTINCT trade_id) FROM trade"
     assert catalog.connect(sql).sql(sql).fetchall() == [(55, 55)]
 
