@@ -326,10 +326,9 @@ def futures_partial(stream: str, body: bytes, numbers: Numbers) -> Book:
 
 def spot_partial(stream: str, body: bytes, numbers: Numbers) -> Book:
     """A spot partial book: no symbol, no time; the symbol stands in the stream's name alone."""
-    envelope = _spot_partial(body)
-    data = envelope.data
+    data = _spot_partial(body).data
     sides = (*levels(data.bids, numbers), *levels(data.asks, numbers))
-    symbol = _symbol(stream_symbol(envelope.stream))
+    symbol = _symbol(stream_symbol(stream))
     return Book(None, symbol, None, data.lastUpdateId, data.lastUpdateId, None, True, *sides)
 
 

@@ -467,9 +467,8 @@ def lighter(buffer: Any, starts: Any, ids: Any, spans: Any, taken: Any, bids: An
                     pos, value = integer(buffer, pos)
                     if inner:
                         bit = HAS_TRANSACTION
-                        value = micros(value) if value != 0 else np.int64(-1)
-                        ids[frame, TRANSACTION] = value
-                        if value < 0 and buffer[pos - U1] != 48:
+                        ids[frame, TRANSACTION] = micros(value)
+                        if value != 0 and ids[frame, TRANSACTION] < 0:
                             pos = U0
             elif not inner and letter == 111 and buffer[begin + U2] == 114:  # order_book
                 bit = HAS_TYPE

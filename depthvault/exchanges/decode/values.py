@@ -70,7 +70,7 @@ class Numbers:
     def _float(self, text: str) -> float:
         value = float(text)
         # Short texts cannot hold more digits than survive; only long ones are worth the decimal comparison.
-        if len(text) > EXACT_DIGITS + 1 and not survives(text, value):
+        if len(text) > EXACT_DIGITS and not survives(text, value):
             self.inexact += 1
         return value
 
