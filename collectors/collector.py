@@ -29,7 +29,7 @@ from collectors.slot import Opener
 from collectors.universe import BUSY_SYMBOLS, Shard, Universe, choose
 from collectors.watchdog import Watchdog
 from depthvault import exchanges
-from depthvault.clock import Clock, SystemClock
+from depthvault.clock import Clock, SystemClock, datetime_from_ns
 from depthvault.config import Config, load_config
 from depthvault.durable import write_atomic
 from depthvault.errors import (
@@ -381,4 +381,22 @@ def main(
     except DepthvaultError as error:
         LOG.critical("%s %s: %s", exchange, writer, error)
         return 1
+    _seal(config, exchange, writer)
     return 0
+
+
+def _seal(config: Config, exchange: str, writer: str) -> None:
+    """Seal the periods of `writer` that are over; the running one is the sealer's, once it is over too.
+
+    Where a sealer runs there is nothing left to do. What fails here is only told: the journals have everything.
+    """
+    from depthvault.seal import Sealer  # loads the compiled decoders: not for the hot process's start
+
+    try:
+        sealer = Sealer(config.layout, config.archive.seal_grace)
+        venue = exchanges.exchange(exchange, config.exchanges[exchange])
+        for _, owner, period in sealer.due([exchange], datetime_from_ns(SystemClock().wall_ns())):
+            if owner == writer and (receipt := sealer.seal(venue, writer, period)) is not None:
+                LOG.info("sealed %s: %d rows", period, sum(file.rows for file in receipt.files))
+    except (DepthvaultError, OSError) as error:
+        LOG.error("sealing is left to the sealer: %s", error)
