@@ -147,24 +147,27 @@ async def test_each_recorded_depth_frame_is_journaled_once(
 
 async def test_health_and_metrics_tell_how_it_is(tmp_path: Path) -> None:
     venue, data = "binance_spot", tmp_path / "data"
-    async with running(simulated(tmp_path)) as sim, ticking(sim):
-        async with collecting(configuration(sim, venue, data), venue) as collector:
-            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
-            await until(lambda: status_of(data, venue).get("frames"), "the status file is written")
-            base = f"http://127.0.0.1:{collector.port}"
-            async with aiohttp.ClientSession() as session:
-                async with session.get(f"{base}/healthz") as answer:
-                    assert (answer.status, await answer.json()) == (200, {"healthy": True, "problems": []})
-                async with session.get(f"{base}/metrics") as answer:
-                    text = await answer.text()
-                labels = '{exchange="binance_spot",writer="a"}'
-                lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-                assert float(lines[f"depthvault_frames_total{labels}"]) > 0
-                assert float(lines[f"depthvault_connections{labels}"]) == 1
-                assert float(lines['depthvault_books{exchange="binance_spot",state="live",writer="a"}']) == 3
-                assert float(lines[f"depthvault_lag_seconds_count{labels}"]) > 0
-                weight = next(value for name, value in lines.items() if name.startswith("depthvault_used_weight"))
-                assert float(weight) >= 3 * 50
-            status = status_of(data, venue)
-            assert status["pid"] == os.getpid()
-            assert status["port"] == collector.port
+    async with (
+        running(simulated(tmp_path)) as sim,
+        ticking(sim),
+        collecting(configuration(sim, venue, data), venue) as collector,
+    ):
+        await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+        await until(lambda: status_of(data, venue).get("frames"), "the status file is written")
+        base = f"http://127.0.0.1:{collector.port}"
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{base}/healthz") as answer:
+                assert (answer.status, await answer.json()) == (200, {"healthy": True, "problems": []})
+            async with session.get(f"{base}/metrics") as answer:
+                text = await answer.text()
+            labels = '{exchange="binance_spot",writer="a"}'
+            lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+            assert float(lines[f"depthvault_frames_total{labels}"]) > 0
+            assert float(lines[f"depthvault_connections{labels}"]) == 1
+            assert float(lines['depthvault_books{exchange="binance_spot",state="live",writer="a"}']) == 3
+            assert float(lines[f"depthvault_lag_seconds_count{labels}"]) > 0
+            weight = next(value for name, value in lines.items() if name.startswith("depthvault_used_weight"))
+            assert float(weight) >= 3 * 50
+        status = status_of(data, venue)
+        assert status["pid"] == os.getpid()
+        assert status["port"] == collector.port
