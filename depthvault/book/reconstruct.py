@@ -10,14 +10,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from depthvault.book.events import Chain, Floats, Integers, Snapshot, breaks, chain_of, levels_of, state_hash
+from depthvault.book.events import (
+    Chain,
+    Flags,
+    Floats,
+    Integers,
+    Levels,
+    Snapshot,
+    breaks,
+    chain_of,
+    levels_of,
+    state_hash,
+)
 from depthvault.clock import datetime_from_ns, ns_from_datetime
 from depthvault.errors import ArchiveError, UsageError
+
+if TYPE_CHECKING:
+    from depthvault.book.kernel import Samples
 
 _LOOKBACKS = (timedelta(minutes=10), timedelta(hours=3), timedelta(hours=30), timedelta(days=370))
 _AHEAD = timedelta(minutes=2)
@@ -154,7 +168,9 @@ def _latest(archive: Archive, exchange: str, symbol: str, at: int) -> Snapshot |
     high = at
     for lookback in _LOOKBACKS:
         low = at - round(lookback.total_seconds() * 1e6)
-        query = f"SELECT * FROM ({_seeds(exchange, symbol, low, high)}) ORDER BY received_time DESC, update_id DESC LIMIT 1"
+        query = (
+            f"SELECT * FROM ({_seeds(exchange, symbol, low, high)}) ORDER BY received_time DESC, update_id DESC LIMIT 1"
+        )
         if (found := _snapshot(archive.arrow(query).read_all())) is not None:
             return found
         high = low
@@ -233,8 +249,8 @@ BOOKS_SCHEMA = pa.schema(
         *(pa.field(name, pa.list_(pa.float64())) for name in ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")),
     ]
 )
-"""Columns of `books`: time asked for; receipt and id of the last event in the book; the snapshot it starts from; whether
-events are missing since; the best levels. All but `time` are null while there is no snapshot yet."""
+"""Columns of `books`: time asked for; receipt and id of the last event in the book; the snapshot it starts from;
+whether events are missing since; the best levels. All but `time` are null while there is no snapshot yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +267,7 @@ def _stretches(archive: Archive, exchange: str, symbol: str, moments: Integers) 
     """Which snapshot answers which moments: the newest one at the start, and another one only where the chain breaks
     or the venue itself sent the book anew."""
     end = int(moments[-1])
-    seed = _latest(archive, exchange, symbol, int(moments[0])) or _next(
-        archive, exchange, symbol, int(moments[0]), end
-    )
+    seed = _latest(archive, exchange, symbol, int(moments[0])) or _next(archive, exchange, symbol, int(moments[0]), end)
     if seed is None:
         yield _Stretch(None, 0, moments.size)
         return
@@ -370,9 +384,7 @@ def _walk(
         yield _as_batch(asked, times, ids, seed.update_id, broken, into)
 
 
-def _nothing():  # type: ignore[no-untyped-def]
-    from depthvault.book.events import Levels
-
+def _nothing() -> Levels:
     return Levels(np.zeros(1, np.int64), np.empty(0), np.empty(0))
 
 
@@ -392,7 +404,7 @@ def _lists(values: Floats, counts: Integers) -> pa.ListArray:
 
 
 def _as_batch(
-    asked: Integers, times: Integers, ids: Integers, snapshot_id: int, broken: np.ndarray, into: object
+    asked: Integers, times: Integers, ids: Integers, snapshot_id: int, broken: Flags, into: Samples
 ) -> pa.RecordBatch:
     kind = BOOKS_SCHEMA.field("time").type
     bids, asks = into.counts[:, 0], into.counts[:, 1]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
+from depthvault.book import reconstruct
+from depthvault.book.reconstruct import Book
 from depthvault.config import Config, Exchanges, Secrets, load_config
+from depthvault.durations import parse_duration
 from depthvault.errors import ConfigError, UsageError
 from depthvault.exchanges import exchange as create_exchange
 from depthvault.exchanges.base import Exchange
@@ -99,6 +102,25 @@ class Vault:
         if symbol is not None:
             wanted.append(f"symbol = {quote(symbol)}")
         return " AND ".join(wanted)
+
+    def book(self, exchange: str, symbol: str, at: Moment) -> Book:
+        """The whole book as it was known at `at`, with its provenance: see `Book` and `Provenance`.
+
+        Raises ArchiveError when no snapshot had been received by then.
+        """
+        check_exchange(exchange)
+        return reconstruct.book(self, exchange, symbol, moment(at))
+
+    def books(
+        self, exchange: str, symbol: str, start: Moment, end: Moment, every: str | timedelta = "1s", depth: int = 20
+    ) -> pa.RecordBatchReader:
+        """The best `depth` levels at `start`, `start + every`, … before `end`: Arrow batches of `BOOKS_SCHEMA`."""
+        check_exchange(exchange)
+        try:
+            step = parse_duration(every)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        return reconstruct.books(self, exchange, symbol, moment(start), moment(end), step, depth)
 
     def arrow(self, query: str, batch_rows: int = _BATCH_ROWS) -> pa.RecordBatchReader:
         """The answer of one reading statement as Arrow batches of at most `batch_rows` rows, made as they are read."""
