@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--rate", type=float, default=default.rate, help="depth events a second and symbol (0 to 10)")
     p.add_argument("--book-levels", type=int, default=default.book_levels, help="levels a side at the start")
     p.add_argument("--changes", type=int, default=default.changes, help="book changes in an active 25 ms tick")
+    p.add_argument("--clock-speed", type=float, default=1.0, help="how much faster than real time the market lives")
     p.add_argument("--truth", type=Path, metavar="DIR", help="keep the ledger of everything generated there")
     p.add_argument("--faults", default="", metavar="SPEC", help="see simulator/faults.py")
     p.add_argument("--connection-lifetime", type=float, metavar="SECONDS", help="the 24 h cut, scaled")

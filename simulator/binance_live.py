@@ -6,21 +6,19 @@ symbol, futures ids are one sequence with holes over all symbols, chained by ``p
 
 from __future__ import annotations
 
-import asyncio
 import random
-import zlib
-from collections import deque
 from collections.abc import Iterator
 
 from simulator import binance_texts as texts
+from simulator.binance_futures import Derivatives
+from simulator.binance_listing import TICK_MS, DepthWindow, Listed, interval_ms
 from simulator.binance_venue import BinanceVenue
 from simulator.config import SimulatorConfig
 from simulator.hub import Stream
 from simulator.instruments import Instrument, binance_futures_instrument, binance_spot_instrument
-from simulator.market import Fill, IdSequence, Market, Snapshot
+from simulator.market import Fill, IdSequence, Market
 from simulator.truth import Ledger
 
-TICK_MS = 25
 MINUTE_MS = 60_000
 
 SPOT_DEPTH_MS = {"depth": 1000, "depth@100ms": 100}
@@ -28,63 +26,6 @@ FUTURES_DEPTH_MS = {"depth": 250, "depth@500ms": 500, "depth@100ms": 100, "depth
 """Cadence of the diff streams. ``@depth@0ms`` is not documented; about 50 ms was measured."""
 
 _PARTIAL_LEVELS = ("5", "10", "20")
-_UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_INTERVALS = frozenset(["1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d"])
-
-
-def interval_ms(interval: str) -> int | None:
-    """Length of a kline interval; None for one that is not served (3d, 1w and 1M are not simulated)."""
-    return int(interval[:-1]) * _UNITS[interval[-1]] if interval in _INTERVALS else None
-
-
-class DepthWindow:
-    """What changed since the last message of one depth stream; ``levels`` > 0 makes it a partial stream."""
-
-    __slots__ = ("asks", "bids", "first_id", "last_time_ms", "levels", "previous_id", "stream", "ticks")
-
-    def __init__(self, stream: Stream, period_ms: int, levels: int, previous_id: int) -> None:
-        self.stream = stream
-        self.ticks = period_ms // TICK_MS
-        self.levels = levels
-        self.previous_id = previous_id
-        self.first_id = 0
-        self.last_time_ms = 0
-        self.bids: dict[int, int] = {}
-        self.asks: dict[int, int] = {}
-
-
-class Listed:
-    """One listed symbol: its market, its streams, and what REST can ask of its past."""
-
-    def __init__(self, market: Market, first_agg_id: int, history: int, now_ms: int) -> None:
-        self.market = market
-        self.instrument = market.instrument
-        self.status = "TRADING"
-        self.windows: list[DepthWindow] = []
-        self.book_ticker: Stream | None = None
-        self.trade: Stream | None = None
-        self.agg_trade: Stream | None = None
-        self.force_order: Stream | None = None
-        self.mark_price: list[tuple[int, Stream]] = []
-        self.klines: dict[str, tuple[int, Stream, texts.Candle]] = {}
-        self.quoted: tuple[int, int, int, int] = market.top()
-        self.agg_id = first_agg_id
-        self.open_aggregate: texts.Aggregate | None = None
-        self.open_order = -1
-        self.trades: deque[Fill] = deque(maxlen=history)
-        self.aggregates: deque[texts.Aggregate] = deque(maxlen=history)
-        self.candles: deque[texts.Candle] = deque(maxlen=1500)
-        self.checkpoints: deque[Snapshot] = deque([market.snapshot()], maxlen=3)
-        self.waiters: list[tuple[str, asyncio.Future[Snapshot]]] = []
-        self.must_move = False
-        self.volume = self.quote_volume = 0
-        self.open_interest = market.instrument.typical_size * 2_000
-        self.open_price = market.last_price
-        self.listed_ms = now_ms
-
-    @property
-    def trading(self) -> bool:
-        return self.status == "TRADING"
 
 
 class LiveBinance(BinanceVenue):
@@ -97,6 +38,7 @@ class LiveBinance(BinanceVenue):
         self.listed: dict[str, Listed] = {}
         self._by_stream_name: dict[str, Listed] = {}
         self._arrays: dict[str, Stream] = {}
+        self.derivatives = Derivatives(config.seed, config.rate, self.hub, self.listed, self._arrays)
         rate = min(max(config.rate, 0.0), 10.0) / 10.0
         self._activity = 1.0 - (1.0 - rate) ** 0.25
         # Ids grow with the clock, so that a restarted simulator goes on above the ids it used before.
@@ -207,9 +149,9 @@ class LiveBinance(BinanceVenue):
             if listed.trading:
                 self._tick_symbol(listed, time_ms, new_minute)
                 if new_second and not self.is_spot:
-                    self._each_second(listed, time_ms)
+                    self.derivatives.each_second(listed, time_ms)
         if new_second and not self.is_spot:
-            self._arrays_each_second(time_ms)
+            self.derivatives.arrays_each_second(time_ms)
 
     def _tick_symbol(self, listed: Listed, time_ms: int, new_minute: bool) -> None:
         market = listed.market
@@ -357,114 +299,11 @@ class LiveBinance(BinanceVenue):
             elif place == "inside":
                 listed.must_move = True
 
-    # -- futures only ----------------------------------------------------------------------------------
-
-    def mark_texts(self, listed: Listed) -> tuple[str, str, str]:
-        """Mark, index and estimated settle price, with 8 decimals as the venue writes them."""
-        i = listed.instrument
-        scale = 10 ** (8 - i.price_decimals)
-        middle = (listed.market.best_bid + listed.market.best_ask) * scale // 2
-        index = middle + middle // 20_000
-        return tuple(f"{v // 10**8}.{v % 10**8:08d}" for v in (middle, index, index + index // 30_000))  # type: ignore[return-value]
-
-    def funding_hours(self, symbol: str) -> int:
-        return (8, 8, 4, 1)[zlib.crc32(symbol.encode()) % 4]
-
-    def funding_rate(self, symbol: str, funding_ms: int) -> str:
-        """The rate settled at ``funding_ms``: a function of seed, symbol and time alone."""
-        chance = zlib.crc32(f"{self.config.seed}:{symbol}:{funding_ms}".encode())
-        rate = chance % 30_001 - 10_000
-        return f"{'-' if rate < 0 else ''}0.{abs(rate):08d}"
-
-    def funding_mark(self, listed: Listed, funding_ms: int) -> str:
-        """The mark price of a settlement: also a function of seed, symbol and time alone."""
-        i = listed.instrument
-        chance = zlib.crc32(f"{self.config.seed}:{i.symbol}:mark:{funding_ms}".encode())
-        value = i.price * 10 ** (8 - i.price_decimals) * (99_000 + chance % 2_001) // 100_000
-        return f"{value // 10**8}.{value % 10**8:08d}"
-
-    def next_funding_ms(self, symbol: str) -> int:
-        period = self.funding_hours(symbol) * 3_600_000
-        return (self.now // period + 1) * period
-
-    def _mark_row(self, listed: Listed, time_ms: int) -> str:
-        symbol = listed.instrument.symbol
-        mark, index, settle = self.mark_texts(listed)
-        due = self.next_funding_ms(symbol)
-        return (
-            f'{{"e":"markPriceUpdate","E":{time_ms},"s":"{symbol}","p":"{mark}","ap":"{mark}","P":"{settle}",'
-            f'"i":"{index}","r":"{self.funding_rate(symbol, due)}","T":{due},"st":1}}'
-        )
-
-    def _each_second(self, listed: Listed, time_ms: int) -> None:
-        for seconds, stream in listed.mark_price:
-            if time_ms // 1000 % seconds == 0:
-                self.hub.publish(stream, self._mark_row(listed, time_ms).encode(), (time_ms, time_ms))
-        if listed.market.rng.random() < 0.002 * self.config.rate:
-            self._liquidate(listed, time_ms)
-
-    def _liquidate(self, listed: Listed, time_ms: int) -> None:
-        """At most one message a second and symbol: the largest liquidation of the window."""
-        i, market = listed.instrument, listed.market
-        rng = market.rng
-        sell = rng.random() < 0.5
-        quantity = max(2 * i.lot, int(i.typical_size * rng.random() * 2))
-        last = max(i.lot, int(quantity * rng.random()))
-        price = (market.best_bid - 40 * i.tick) if sell else (market.best_ask + 40 * i.tick)
-        average = market.best_bid if sell else market.best_ask
-        payload = (
-            f'{{"e":"forceOrder","E":{time_ms},"o":{{"s":"{i.symbol}","S":"{"SELL" if sell else "BUY"}","o":"LIMIT",'
-            f'"f":"IOC","q":"{i.quantity_text(quantity)}","p":"{i.price_text(max(i.tick, price))}",'
-            f'"ap":"{i.price_text(average)}","X":"FILLED","l":"{i.quantity_text(last)}",'
-            f'"z":"{i.quantity_text(quantity)}","T":{time_ms - 5},"ps":"{i.symbol}","st":1}}}}'
-        ).encode()
-        for stream in (listed.force_order, self._arrays.get("!forceOrder@arr")):
-            if stream is not None:
-                self.hub.publish(stream, payload, (time_ms, time_ms))
-
-    def _arrays_each_second(self, time_ms: int) -> None:
-        for name, seconds in (("!markPrice@arr@1s", 1), ("!markPrice@arr", 3)):
-            stream = self._arrays.get(name)
-            if stream is None or time_ms // 1000 % seconds:
-                continue
-            # Measured on the venue: two frames, the second holds the TradFi contracts; delisted contracts
-            # stay in the first with rate zero and no next funding.
-            rows = [self._mark_row(listed, time_ms) for listed in self.listed.values()]
-            dead = (
-                f'{{"e":"markPriceUpdate","E":{time_ms},"s":"OMGUSDT","p":"0.16420000","ap":"0.16420000",'
-                f'"P":"0.00000000","i":"0.16420000","r":"0.00000000","T":0,"st":1}}'
-            )
-            gold = (
-                f'{{"e":"markPriceUpdate","E":{time_ms},"s":"XAUUSDT","p":"4103.92233180","ap":"4103.92233180",'
-                f'"P":"4098.72755326","i":"4100.14187735","r":"0.00019799",'
-                f'"T":{self.next_funding_ms("XAUUSDT")},"st":1}}'
-            )
-            self.hub.publish(stream, f"[{','.join([*rows, dead])}]".encode(), (time_ms, time_ms))
-            self.hub.publish(stream, f"[{gold}]".encode(), (time_ms, time_ms))
-        stream = self._arrays.get("!bookTicker")
-        if stream is not None and time_ms // 1000 % 5 == 0:
-            for listed in self.listed.values():
-                if listed.trading:
-                    m = listed.market
-                    payload = texts.futures_book_ticker(m.instrument, m.last_id, m.last_time_ms, time_ms, m.top())
-                    self.hub.publish(stream, payload, (m.last_id, m.last_id))
-
-    def publish_contract_info(self, symbol: str, status: str) -> None:
-        """``!contractInfo``: the push signal of a listing or delisting."""
-        stream = self.hub.stream("!contractInfo")
-        onboard = self.listed[symbol].listed_ms
-        payload = (
-            f'{{"e":"contractInfo","E":{self.now},"s":"{symbol}","ps":"{symbol}","ct":"PERPETUAL",'
-            f'"dt":4133404800000,"ot":{onboard},"cs":"{status}","bks":[{{"bs":1,"bnf":0,"bnc":5000,'
-            f'"mmr":0.01,"cf":0,"mi":21,"ma":50}}],"st":1}}'
-        )
-        self.hub.publish(stream, payload.encode(), (self.now, self.now))
-
     def set_status(self, symbol: str, status: str) -> None:
         """Delist, halt or resume a symbol; the streams of one that does not trade fall silent."""
         self.listed[symbol].status = status
         if not self.is_spot:
-            self.publish_contract_info(symbol, status)
+            self.derivatives.contract_info(symbol, status, self.now)
 
     def known_streams(self) -> Iterator[str]:
         for lower in self._by_stream_name:

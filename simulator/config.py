@@ -16,6 +16,7 @@ class SimulatorConfig:
     ``rate`` is the share of 100 ms windows with a change, as events a second and symbol (0 to 10: the venues'
     cadence bounds it; more only makes the events larger). ``manual_clock`` stops the market but for
     ``Control.advance``; with ``start_ms`` given the whole run is then a pure function of the seed.
+    ``clock_speed`` above 1 makes the market live faster than the wall clock, to blast clients.
     ``connection_lifetime``, ``ping_interval`` and ``pong_timeout`` are in seconds; None means the venue's own.
     With ``replay`` only the venues of the recordings are served.
     """
@@ -32,6 +33,7 @@ class SimulatorConfig:
     truth: Path | None = None
     faults: str = ""
     manual_clock: bool = False
+    clock_speed: float = 1.0
     start_ms: int | None = None
     connection_lifetime: float | None = None
     ping_interval: float | None = None

@@ -6,7 +6,7 @@ In process use :class:`Control`; over HTTP ``POST /control/fault`` with ``{"venu
 ====================  ==================================================================================
 kind                  parameters (``venue`` always; ``connection`` None means all)
 ====================  ==================================================================================
-drop                  stream, count = 1, connection
+drop                  stream, count = 1, connection (a pu, U or nonce gap)
 duplicate             stream, count = 1, connection
 malformed             stream, count = 1, connection (the JSON is cut off)
 stall                 stream, seconds, connection (events are dropped until then)
@@ -23,7 +23,9 @@ rest_timeout          seconds = 60, endpoint = "", count = 1
 delist                symbol
 resume                symbol
 list                  symbol
-rate_limit            weight (the limit a minute)
+rate_limit            weight (the limit a minute; requests on Lighter)
+offset_jump           symbol (Lighter: the next batch's offset jumps, its nonces chain)
+too_many_messages     count = 1 (Lighter: the next client messages are refused with 30009)
 ====================  ==================================================================================
 """
 
@@ -37,7 +39,9 @@ from aiohttp import web
 from simulator.binance_live import LiveBinance
 from simulator.binance_venue import BinanceVenue
 from simulator.faults import Rule
-from simulator.instruments import binance_futures_instrument, binance_spot_instrument
+from simulator.instruments import binance_futures_instrument, binance_spot_instrument, lighter_instrument
+from simulator.lighter_live import LighterMarket, LiveLighter
+from simulator.venue import Venue
 
 if TYPE_CHECKING:
     from simulator.server import Simulator
@@ -59,16 +63,20 @@ class Control:
 
     # -- state -----------------------------------------------------------------------------------------
 
-    def venue(self, key: str) -> BinanceVenue:
+    def venue(self, key: str) -> Venue:
         try:
             return self._simulator.venues[key]
         except KeyError:
             raise BadOrder(f"no venue {key!r}; here are {', '.join(self._simulator.venues)}") from None
 
-    def live(self, key: str) -> LiveBinance:
-        venue = self.venue(key)
-        if not isinstance(venue, LiveBinance):
-            raise BadOrder(f"{key} is replayed, not live")
+    def _binance(self, venue: Venue) -> BinanceVenue:
+        if not isinstance(venue, BinanceVenue):
+            raise BadOrder(f"{venue.key} knows no such fault")
+        return venue
+
+    def _lighter(self, venue: Venue) -> LiveLighter:
+        if not isinstance(venue, LiveLighter):
+            raise BadOrder(f"{venue.key} knows no such fault")
         return venue
 
     def advance(self, seconds: float) -> None:
@@ -86,7 +94,7 @@ class Control:
             key: {
                 "now_ms": venue.now_ms(),
                 "published": venue.hub.published,
-                "used_weight": venue.limiter.used,
+                "used_weight": venue.used_weight,
                 "connections": [
                     {
                         "connection": connection.id,
@@ -134,84 +142,105 @@ class Control:
         if parameters:
             raise BadOrder(f"{kind} does not know {', '.join(parameters)}")
 
-    def _order_stall(self, venue: BinanceVenue, stream: str, seconds: float, connection: int | None = None) -> int:
+    def _order_stall(self, venue: Venue, stream: str, seconds: float, connection: int | None = None) -> int:
         until = venue.now_ms() + int(seconds * 1000)
         venue.desk.arm(venue.hub.streams, stream, Rule("drop", "stall", 1, connection, until))
         venue.fault("stall", stream=stream, until_ms=until, cause="order")
         return 1
 
-    def _order_silent(self, venue: BinanceVenue, stream: str) -> int:
+    def _order_silent(self, venue: Venue, stream: str) -> int:
         venue.silent_subscribes.append(stream)
         return 1
 
-    def _order_disconnect(self, venue: BinanceVenue, connection: int | None = None) -> int:
+    def _order_disconnect(self, venue: Venue, connection: int | None = None) -> int:
         return venue.disconnect(connection)
 
-    def _order_lifetime_cut(self, venue: BinanceVenue, connection: int | None = None) -> int:
+    def _order_lifetime_cut(self, venue: Venue, connection: int | None = None) -> int:
         return venue.lifetime_cut(connection)
 
-    def _order_half_open(self, venue: BinanceVenue, connection: int | None = None) -> int:
+    def _order_half_open(self, venue: Venue, connection: int | None = None) -> int:
         return venue.go_half_open(connection)
 
-    def _order_server_shutdown(self, venue: BinanceVenue, grace: float | None = None) -> int:
-        return venue.server_shutdown(grace)
+    def _order_server_shutdown(self, venue: Venue, grace: float | None = None) -> int:
+        return self._binance(venue).server_shutdown(grace)
 
-    def _order_snapshot(self, venue: BinanceVenue, symbol: str, place: str, count: int = 1) -> int:
+    def _order_snapshot(self, venue: Venue, symbol: str, place: str, count: int = 1) -> int:
         if place not in _PLACES:
             raise BadOrder(f"place must be one of {', '.join(_PLACES)}")
-        venue.snapshot_orders.setdefault(symbol, []).extend([place] * count)
+        self._binance(venue).snapshot_orders.setdefault(symbol, []).extend([place] * count)
         return count
 
-    def _order_rest_429(self, venue: BinanceVenue, requests: int = 1) -> int:
-        venue.limiter.force(requests=requests)
+    def _order_rest_429(self, venue: Venue, requests: int = 1) -> int:
+        venue.refuse_requests(requests)
         return requests
 
-    def _order_rest_ban(self, venue: BinanceVenue, seconds: float) -> int:
-        venue.limiter.force(ban_seconds=seconds, now_ms=venue.now_ms())
+    def _order_rest_ban(self, venue: Venue, seconds: float) -> int:
+        self._binance(venue).limiter.force(ban_seconds=seconds, now_ms=venue.now_ms())
         return 1
 
-    def _order_rest_5xx(self, venue: BinanceVenue, status: int = 503, endpoint: str = "", count: int = 1) -> int:
+    def _order_rest_5xx(self, venue: Venue, status: int = 503, endpoint: str = "", count: int = 1) -> int:
         venue.rest_orders += [("rest_5xx", endpoint, float(status))] * count
         return count
 
-    def _order_rest_timeout(
-        self, venue: BinanceVenue, seconds: float = 60.0, endpoint: str = "", count: int = 1
-    ) -> int:
+    def _order_rest_timeout(self, venue: Venue, seconds: float = 60.0, endpoint: str = "", count: int = 1) -> int:
         venue.rest_orders += [("rest_timeout", endpoint, seconds)] * count
         return count
 
-    def _order_rate_limit(self, venue: BinanceVenue, weight: int) -> int:
-        venue.limiter.limit = weight
+    def _order_rate_limit(self, venue: Venue, weight: int) -> int:
+        venue.limit_requests(weight)
         return 1
 
-    def _order_delist(self, venue: BinanceVenue, symbol: str) -> int:
-        live = self.live(venue.key)
-        live.set_status(self._symbol(live, symbol), "BREAK" if live.is_spot else "SETTLING")
-        live.fault("delist", symbol=symbol)
+    def _order_delist(self, venue: Venue, symbol: str) -> int:
+        return self._status(venue, symbol, trading=False)
+
+    def _order_resume(self, venue: Venue, symbol: str) -> int:
+        return self._status(venue, symbol, trading=True)
+
+    def _status(self, venue: Venue, symbol: str, *, trading: bool) -> int:
+        if isinstance(venue, LiveLighter):
+            self._market(venue, symbol).status = "active" if trading else "inactive"
+        elif isinstance(venue, LiveBinance):
+            if symbol not in venue.listed:
+                raise BadOrder(f"{symbol} is not listed")
+            gone = "BREAK" if venue.is_spot else "SETTLING"
+            venue.set_status(symbol, "TRADING" if trading else gone)
+        else:
+            raise BadOrder(f"{venue.key} is replayed, not live")
+        venue.fault("resume" if trading else "delist", symbol=symbol)
         return 1
 
-    def _order_resume(self, venue: BinanceVenue, symbol: str) -> int:
-        live = self.live(venue.key)
-        live.set_status(self._symbol(live, symbol), "TRADING")
-        live.fault("resume", symbol=symbol)
-        return 1
-
-    def _order_list(self, venue: BinanceVenue, symbol: str) -> int:
-        live = self.live(venue.key)
-        if symbol in live.listed:
-            raise BadOrder(f"{symbol} is listed already")
-        make = binance_spot_instrument if live.is_spot else binance_futures_instrument
-        live.list_symbol(make(len(live.listed), symbol=symbol))
-        if not live.is_spot:
-            live.publish_contract_info(symbol, "TRADING")
-        live.fault("list", symbol=symbol)
+    def _order_list(self, venue: Venue, symbol: str) -> int:
+        if isinstance(venue, LiveLighter):
+            if any(entry.instrument.symbol == symbol for entry in venue.markets.values()):
+                raise BadOrder(f"{symbol} is listed already")
+            perps = [key for key in venue.markets if key < 2048]
+            venue.list_market(lighter_instrument(len(perps), symbol=symbol, market_id=max(perps, default=-1) + 1))
+        elif isinstance(venue, LiveBinance):
+            if symbol in venue.listed:
+                raise BadOrder(f"{symbol} is listed already")
+            make = binance_spot_instrument if venue.is_spot else binance_futures_instrument
+            venue.list_symbol(make(len(venue.listed), symbol=symbol))
+            if not venue.is_spot:
+                venue.derivatives.contract_info(symbol, "TRADING", venue.now_ms())
+        else:
+            raise BadOrder(f"{venue.key} is replayed, not live")
+        venue.fault("list", symbol=symbol)
         return 1
 
     @staticmethod
-    def _symbol(live: LiveBinance, symbol: str) -> str:
-        if symbol not in live.listed:
-            raise BadOrder(f"{symbol} is not listed")
-        return symbol
+    def _market(venue: LiveLighter, symbol: str) -> LighterMarket:
+        for entry in venue.markets.values():
+            if entry.instrument.symbol == symbol:
+                return entry
+        raise BadOrder(f"{symbol} is not listed")
+
+    def _order_offset_jump(self, venue: Venue, symbol: str) -> int:
+        self._market(self._lighter(venue), symbol).jump_offset = True
+        return 1
+
+    def _order_too_many_messages(self, venue: Venue, count: int = 1) -> int:
+        self._lighter(venue).refused_messages += count
+        return count
 
     # -- HTTP ------------------------------------------------------------------------------------------
 

@@ -7,12 +7,13 @@ import random
 
 from simulator.binance_venue import BinanceVenue
 from simulator.faults import INTERVALS, Rule
+from simulator.venue import Venue
 
 
 class FaultSchedule:
     """Commits the faults of ``--faults`` whose values are mean seconds."""
 
-    def __init__(self, venue: BinanceVenue, seed: int) -> None:
+    def __init__(self, venue: Venue, seed: int) -> None:
         self.venue = venue
         self.rng = random.Random(f"{seed}:{venue.key}:schedule")
         self.means = {name: venue.desk.intervals[name] for name in INTERVALS if venue.desk.intervals[name]}
@@ -35,7 +36,8 @@ class FaultSchedule:
         venue = self.venue
         connections = sorted(venue.hub.connections)
         if name == "shutdown":
-            venue.server_shutdown(cause="schedule")
+            if isinstance(venue, BinanceVenue):
+                venue.server_shutdown(cause="schedule")
         elif not connections:
             return
         elif name == "disconnect":

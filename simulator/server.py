@@ -17,15 +17,20 @@ from typing import Protocol
 
 from aiohttp import web
 
-from simulator import binance_ws
-from simulator.binance_live import TICK_MS, LiveBinance
-from simulator.binance_rest import BinanceRest, LiveRest
+from simulator import binance_ws, lighter_ws
+from simulator.binance_futures_rest import FuturesRest
+from simulator.binance_listing import TICK_MS
+from simulator.binance_live import LiveBinance
+from simulator.binance_live_rest import LiveRest
 from simulator.binance_venue import BinanceVenue
 from simulator.config import PREFIXES, SimulatorConfig
 from simulator.control import Control
+from simulator.lighter_live import LiveLighter
+from simulator.lighter_rest import LighterRest
 from simulator.replay import ReplayBinance, ReplayRest, load_recordings
 from simulator.schedule import FaultSchedule
 from simulator.truth import Ledger
+from simulator.venue import Venue
 
 __all__ = ["Simulator", "SimulatorConfig", "run", "serve"]
 
@@ -39,6 +44,12 @@ class Ticking(Protocol):
     def tick(self, time_ms: int) -> None: ...
 
 
+class RestFace(Protocol):
+    """What answers the REST requests of a venue."""
+
+    async def handle(self, request: web.Request, path: str) -> web.StreamResponse: ...
+
+
 class Simulator:
     """A running simulator. Use :func:`serve` for a process, ``simulator.testing.running`` in tests."""
 
@@ -47,13 +58,13 @@ class Simulator:
         now_ms = int(time.time() * 1000)
         self.start_ms = (config.start_ms if config.start_ms is not None else now_ms) // 100 * 100
         self.ledger = Ledger(config.truth, f"{self.start_ms}-{config.seed}")
-        self.venues: dict[str, BinanceVenue] = {}
-        self.rest: dict[str, BinanceRest] = {}
+        self.venues: dict[str, Venue] = {}
+        self.rest: dict[str, RestFace] = {}
         self.replays: list[ReplayBinance] = []
         self.schedules: list[FaultSchedule] = []
         self.port = config.port
         self.stopped = asyncio.Event()
-        self._live: list[LiveBinance] = []
+        self._live: list[Ticking] = []
         self._build()
         self.control = Control(self)
         self._tasks: list[asyncio.Task[None]] = []
@@ -74,7 +85,12 @@ class Simulator:
                     live = LiveBinance(key, config, self.ledger, self.start_ms)
                     self._live.append(live)
                     self.venues[key] = live
-                    self.rest[key] = LiveRest(live)
+                    self.rest[key] = LiveRest(live) if live.is_spot else FuturesRest(live)
+            if "lighter" in config.venues:
+                lighter = LiveLighter(config, self.ledger, self.start_ms)
+                self._live.append(lighter)
+                self.venues["lighter"] = lighter
+                self.rest["lighter"] = LighterRest(lighter)
         for venue in self.venues.values():
             self.schedules.append(FaultSchedule(venue, config.seed))
 
@@ -95,14 +111,13 @@ class Simulator:
 
     async def _run_clock(self) -> None:
         loop = asyncio.get_running_loop()
-        origin_ms, origin = self._virtual_ms, loop.time()
+        origin_ms, origin, speed = self._virtual_ms, loop.time(), self.config.clock_speed
         while True:
-            due = origin_ms + int((loop.time() - origin) * 1000)
-            if due - self._virtual_ms > MAX_CATCH_UP_MS:
-                origin_ms, origin = self._virtual_ms, loop.time()
-                continue
+            due = origin_ms + int((loop.time() - origin) * 1000 * speed)
+            if due - self._virtual_ms > MAX_CATCH_UP_MS * max(1.0, speed):
+                self._virtual_ms = due // TICK_MS * TICK_MS - TICK_MS
             self.step_to(due)
-            next_tick = origin + (self._virtual_ms + TICK_MS - origin_ms) / 1000
+            next_tick = origin + (self._virtual_ms + TICK_MS - origin_ms) / 1000 / speed
             await asyncio.sleep(max(0.0, next_tick - loop.time()))
 
     async def _drain_ledger(self) -> None:
@@ -159,6 +174,9 @@ class Simulator:
                 continue
             if request.headers.get("Upgrade", "").lower() == "websocket":
                 raw = request.rel_url.raw_path.lstrip("/").partition("/")[2]
+                if isinstance(venue, LiveLighter):
+                    return await lighter_ws.handle(venue, request, raw)
+                assert isinstance(venue, BinanceVenue)
                 return await binance_ws.handle(venue, request, raw)
             return await self.rest[key].handle(request, path)
         return web.Response(status=404, text="no such venue here")

@@ -15,8 +15,14 @@ from simulator.testing import START_MS, Running
 
 
 def manual(**options: Any) -> SimulatorConfig:
-    """A small simulator whose clock moves only when told."""
-    defaults: dict[str, Any] = {"symbols": 3, "manual_clock": True, "start_ms": START_MS, "message_limits": False}
+    """A small simulator of the two Binance venues whose clock moves only when told."""
+    defaults: dict[str, Any] = {
+        "symbols": 3,
+        "venues": ("binance_spot", "binance_futures"),
+        "manual_clock": True,
+        "start_ms": START_MS,
+        "message_limits": False,
+    }
     return SimulatorConfig(**{**defaults, **options})
 
 
