@@ -38,6 +38,7 @@ from depthvault.archive.manifest import (
 from depthvault.archive.rows import by_symbol
 from depthvault.archive.staging import Compacted, Staging, Unit
 from depthvault.archive.stitch import REFILL, Stitched, codes, column, stitch
+from depthvault.archive.store import Store
 from depthvault.config import Config
 from depthvault.durable import make_directories, sha256_file
 from depthvault.errors import CorruptError
@@ -72,6 +73,7 @@ class _Work:
     before: Entry | None
     before_file: ArchiveFile | None
     listening: Listening
+    store: Store | None
     counts: dict[str, int] = field(default_factory=dict)
     spans: dict[str, SymbolSpan] = field(default_factory=dict)
     gaps: list[dict[str, Any]] = field(default_factory=list)
@@ -113,10 +115,11 @@ def unsealed_writers(layout: Layout, exchange: str, period: Period, grace: timed
     return waiting
 
 
-def compact(layout: Layout, config: Config, exchange: str, period: Period) -> Compacted:
+def compact(layout: Layout, config: Config, exchange: str, period: Period, store: Store | None = None) -> Compacted:
     """Stage the archive files of one unit. Without anything new the result has no drafts, and nothing is staged.
 
-    Raises CorruptError when a live file is not what its receipt says.
+    An archive file that is needed for the union and no longer here is fetched from `store`. Raises CorruptError when
+    a live file is not what its receipt says.
     """
     unit = Unit(exchange, period)
     staging = Staging(layout, unit)
@@ -128,7 +131,7 @@ def compact(layout: Layout, config: Config, exchange: str, period: Period) -> Co
         wanted = {
             name: inputs
             for name, inputs in sorted(channels.items())
-            if name in CHANNELS and not sources.is_compacted(inputs, state.entry("hour", exchange, name, period.label))
+            if name in CHANNELS and not sources.is_compacted(layout, state, exchange, name, period.label, inputs)
         }
         staged = staging.read()
         if staged is not None and _is_current(staged, staging, wanted, state):
@@ -142,7 +145,7 @@ def compact(layout: Layout, config: Config, exchange: str, period: Period) -> Co
             before = state.before(exchange, name, period.label)
             held = state.files_of(before.unit) if before else []
             before_file = next((file for file in held if file.table == name), None)
-            work = _Work(layout, exchange, CHANNELS[name], period, inputs, before, before_file, heard)
+            work = _Work(layout, exchange, CHANNELS[name], period, inputs, before, before_file, heard, store)
             drafts.append(_compact_channel(work, state, staging, _encoding(config)))
         compacted = Compacted(exchange, period.label, int(period.length.total_seconds() // 60), drafts)
         if drafts:
@@ -175,9 +178,9 @@ def _is_current(staged: Compacted, staging: Staging, wanted: Mapping[str, Channe
         inputs = wanted[draft.channel]
         before = state.before(draft.exchange, draft.channel, draft.period)
         current = state.entry(*draft.unit)
-        if draft.receipts != inputs.receipts | (current.receipts if current else {}) | inputs.receipts:
+        if draft.receipts != (current.receipts if current else {}) | inputs.receipts:
             return False
-        if draft.predecessor != tails_digest(before.tails if before else {}):
+        if draft.predecessor != (before.tails_sha256 if before else ""):
             return False
         if draft.generation != _generation(current):
             return False
@@ -195,7 +198,7 @@ def _compact_channel(work: _Work, state: ArchiveState, staging: Staging, encodin
     current = state.entry("hour", work.exchange, channel.name, period.label)
     generation = _generation(current)
     held = {file.table: file for file in state.files_of(current.unit)} if current else {}
-    paths, archived = _source_files(work, current, held)
+    paths, archived = _source_files(work, staging, current, held)
     work.tails = dict(work.before.tails) if work.before else {}
 
     files: list[ArchiveFile] = []
@@ -232,13 +235,13 @@ def _compact_channel(work: _Work, state: ArchiveState, staging: Staging, encodin
         counts=Counts(
             rejected=work.inputs.rejected, inexact=work.inputs.inexact, gaps=len(work.gaps), **work.counts
         ),
-        predecessor=tails_digest(work.before.tails if work.before else {}),
-        conflicts=work.conflicts, tails=work.tails,
+        predecessor=work.before.tails_sha256 if work.before else "",
+        conflicts=work.conflicts, tails=work.tails, tails_sha256=tails_digest(work.tails),
     )  # fmt: skip
 
 
 def _source_files(
-    work: _Work, current: Entry | None, held: Mapping[str, ArchiveFile]
+    work: _Work, staging: Staging, current: Entry | None, held: Mapping[str, ArchiveFile]
 ) -> tuple[list[Path], list[InputFile]]:
     """The files to read, checked against what was recorded of them, and which of them are the archive's own."""
     paths: list[Path] = []
@@ -250,11 +253,7 @@ def _source_files(
         # Live files of the current generation are no longer here: its rows are, in the archive.
         file = held.get(work.channel.name)
         if file is not None:
-            path = work.layout.archived(file.path)
-            if not path.exists():
-                raise CorruptError(f"{path}: is needed to add late rows; restore the period first")
-            _check(path, file.sha256)
-            paths.append(path)
+            paths.append(_archived_copy(work, staging, file))
             archived.append(InputFile(file.path, file.sha256, file.rows))
             live = [source for source in live if source not in before]
         elif work.inputs.gone:
@@ -264,6 +263,17 @@ def _source_files(
         _check(path, source.sha256)
         paths.append(path)
     return paths, archived
+
+
+def _archived_copy(work: _Work, staging: Staging, file: ArchiveFile) -> Path:
+    path = work.layout.archived(file.path)
+    if not path.exists():
+        path = staging.path("fetched/" + file.path)
+        make_directories(path.parent)
+        if work.store is None or work.store.download(file.path, path) is None:
+            raise CorruptError(f"{file.path}: is needed to add late rows and not here; restore the period first")
+    _check(path, file.sha256)
+    return path
 
 
 def _check(path: Path, sha256: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from depthvault.archive.manifest import ArchiveState, Entry, InputFile
+from depthvault.archive.manifest import ArchiveState, InputFile
 from depthvault.clock import ns_from_datetime
 from depthvault.durable import sha256_file
 from depthvault.exchanges.base import Exchange
@@ -99,9 +99,19 @@ def channel_inputs(
     return result
 
 
-def is_compacted(inputs: ChannelInputs, entry: Entry | None) -> bool:
-    """Whether `entry` already holds all of these inputs."""
-    return entry is not None and all(entry.receipts.get(name) == digest for name, digest in inputs.receipts.items())
+def is_compacted(
+    layout: Layout, state: ArchiveState, exchange: str, channel: str, label: str, inputs: ChannelInputs
+) -> bool:
+    """Whether the archive holds all of these inputs, judged against the end of the period before as it is now."""
+    entry = state.entry("hour", exchange, channel, label)
+    if entry is None or any(entry.receipts.get(name) != digest for name, digest in inputs.receipts.items()):
+        return False
+    before = state.before(exchange, channel, label)
+    if entry.predecessor == (before.tails_sha256 if before else ""):
+        return True
+    # The period before came later or changed its end. Judge anew, unless the rows are no longer here.
+    files = [file for file in state.files_of(entry.unit) if file.table == channel]
+    return bool(inputs.gone) and not all(layout.archived(file.path).exists() for file in files)
 
 
 def listening(
@@ -163,12 +173,8 @@ def unpublished(sealed_receipts: list[Sealed], state: ArchiveState, layout: Layo
     labels = []
     for label in periods_of(sealed_receipts):
         channels = channel_inputs(layout, sealed_receipts, label, exchange)
-        entries = {name: state.entry("hour", exchange.name, name, label) for name in channels}
-        if any(not is_compacted(inputs, entries[name]) for name, inputs in channels.items()):
+        if not all(
+            is_compacted(layout, state, exchange.name, name, label, inputs) for name, inputs in channels.items()
+        ):
             labels.append(label)
     return labels
-
-
-def period_from_label(label: str, layout: Layout) -> Period:
-    """The period of a label in this data directory."""
-    return Period.parse(label, layout.period)

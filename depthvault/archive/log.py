@@ -6,13 +6,15 @@ When a store is configured it is the authority: an entry exists once the store t
 
 from __future__ import annotations
 
+import fcntl
+import json
 from collections.abc import Iterable
 
 import msgspec
 
 from depthvault.archive.manifest import ArchiveState, Entry, decode, encode
 from depthvault.archive.store import Store
-from depthvault.durable import create_exclusive, write_atomic
+from depthvault.durable import create_exclusive, make_directories, write_atomic
 from depthvault.errors import ChainError
 from depthvault.layout import Layout
 
@@ -62,10 +64,32 @@ def catch_up(layout: Layout, store: Store | None) -> ArchiveState:
             raise ChainError(f"{store}/{manifest_key(state.number)} and {layout.manifest(state.number)} differ")
     while (data := store.get(manifest_key(state.number + 1))) is not None:
         number = state.number + 1
-        state.append(data, f"{store}/{manifest_key(number)}")
+        entry = state.append(data, f"{store}/{manifest_key(number)}")
+        # Files that another host made are in the store alone, and known as such before their entry is.
+        change_evicted(layout, add=[file.path for file in entry.add if not layout.archived(file.path).exists()])
         if not create_exclusive(layout.manifest(number), data) and layout.manifest(number).read_bytes() != data:
             raise ChainError(f"{store}/{manifest_key(number)} and {layout.manifest(number)} differ")
     return state
+
+
+def evicted(layout: Layout) -> set[str]:
+    """Published files that only the store has: cleanup removed them here after proof, or another host made them."""
+    path = layout.run / "evicted.json"
+    return set(json.loads(path.read_bytes())) if path.exists() else set()
+
+
+def change_evicted(layout: Layout, *, add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+    """Note which published files only the store has, or no longer. Safe between processes."""
+    add, remove = set(add), set(remove)
+    if not add and not remove:
+        return
+    make_directories(layout.run)
+    with (layout.run / ".evicted.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = evicted(layout)
+        changed = (known | add) - remove
+        if changed != known:
+            write_atomic(layout.run / "evicted.json", json.dumps(sorted(changed), indent=0).encode())
 
 
 def _push(layout: Layout, store: Store, last: int) -> None:

@@ -106,7 +106,8 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     inputs: the live files it was made of; receipts: SHA-256 of the receipts that name them. archived_inputs: files of
     the archive itself that it was made of.
     predecessor: digest of the tails that the first events were checked against.
-    tails: per symbol the chain's end, under "" for the stitched chain and under each instance's name for its own.
+    tails: per symbol the chain's end, under "" for the stitched chain and under each instance's name for its own;
+    tails_sha256: their digest.
     condition: `available`, or `degraded` when an expectation failed (`failed` names which).
     """
 
@@ -134,6 +135,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     archived_inputs: list[InputFile] = []
     conflicts: list[Conflict] = []
     tails: dict[str, dict[str, Tail]] = {}
+    tails_sha256: str = ""
     note: str = ""
 
     @property
@@ -169,12 +171,14 @@ def tails_digest(tails: dict[str, dict[str, Tail]]) -> str:
 class ArchiveState:
     """What the entries so far add up to.
 
-    files: current files by path, owner: the unit of each. superseded: removed files by path. current: the latest
+    files: current files by path, owner: the unit of each. superseded: removed files by path, replaced_in: the unit of
+    the entry that removed each. current: the latest
     entry of each unit. digests: SHA-256 of the bytes of each entry, entry 1 first.
     """
 
     files: dict[str, ArchiveFile] = field(default_factory=dict)
     superseded: dict[str, ArchiveFile] = field(default_factory=dict)
+    replaced_in: dict[str, Unit] = field(default_factory=dict)
     current: dict[Unit, Entry] = field(default_factory=dict)
     owner: dict[str, Unit] = field(default_factory=dict)
     digests: list[str] = field(default_factory=list)
@@ -206,6 +210,7 @@ class ArchiveState:
         for path in entry.remove:
             self.superseded[path] = self.files.pop(path)
             self.owner.pop(path)
+            self.replaced_in[path] = entry.unit
         for file in entry.add:
             self.files[file.path] = file
             self.owner[file.path] = entry.unit

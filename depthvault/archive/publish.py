@@ -7,7 +7,6 @@ or one that the next run completes.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from depthvault.archive.staging import Staging, Unit, Verdict
 from depthvault.archive.store import Store, open_store
 from depthvault.archive.upload import files_of, prove, put_files
 from depthvault.config import Config, Secrets
-from depthvault.durable import fsync_directory, make_directories, sha256_file, write_atomic
+from depthvault.durable import fsync_directory, make_directories, sha256_file
 from depthvault.errors import ArchiveError, StoreError
 from depthvault.layout import Layout
 
@@ -93,6 +92,7 @@ def publish_with(
                 if entry is None:
                     state = log.catch_up(layout, store)
             if entry is None:
+                _adopt(layout, staging, judged.add, state)
                 result.skipped.append(draft.channel)
             else:
                 result.entries.append(entry)
@@ -142,18 +142,14 @@ def _move_into_archive(layout: Layout, staging: Staging, files: list[ArchiveFile
             fsync_directory(target.parent)
 
 
+def _adopt(layout: Layout, staging: Staging, files: list[ArchiveFile], state: ArchiveState) -> None:
+    """Another host published the same bytes: they are here as well."""
+    same = [file for file in files if state.files.get(file.path) == file]
+    _move_into_archive(layout, staging, same)
+    log.change_evicted(layout, remove=[file.path for file in same if layout.archived(file.path).exists()])
+
+
 def finish(layout: Layout, store: Store | None, state: ArchiveState) -> None:
     """Bring what is derived from the log up to date: SHA256SUMS here and in the store."""
     if state.number:
-        log.write_sums(layout, store, state, evicted(layout))
-
-
-def evicted(layout: Layout) -> set[str]:
-    """Published files that cleanup removed here because the store proved that it holds them."""
-    path = layout.run / "evicted.json"
-    return set(json.loads(path.read_bytes())) if path.exists() else set()
-
-
-def set_evicted(layout: Layout, paths: set[str]) -> None:
-    """Remember which published files only the store has."""
-    write_atomic(layout.run / "evicted.json", json.dumps(sorted(paths), indent=0).encode())
+        log.write_sums(layout, store, state, log.evicted(layout))

@@ -99,10 +99,10 @@ def _run_starts(ordered: list[Ints]) -> Bools:
 
 
 def _differing(table: pa.Table, channel: Channel, left: Ints, right: Ints) -> Bools:
-    """For each pair of rows, whether their payloads differ."""
+    """For each pair of rows, whether their payloads differ, in the columns that `table` has."""
     result = np.zeros(len(left), np.bool_)
     for spec in channel.columns:
-        if spec.name in NOT_PAYLOAD and spec.name not in channel.key:
+        if (spec.name in NOT_PAYLOAD and spec.name not in channel.key) or spec.name not in table.schema.names:
             continue
         values = column(table, spec.name)
         if pa.types.is_list(values.type):

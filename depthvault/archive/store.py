@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -82,6 +82,12 @@ class _Slow:
         return self._file.tell()
 
 
+@cache
+def _session() -> boto3.session.Session:
+    """One session for all stores: it reads the service's description, which takes longer than a request."""
+    return boto3.session.Session()
+
+
 def _is_loopback(host: str | None) -> bool:
     if host is None or host == "localhost":
         return host is not None
@@ -124,7 +130,7 @@ class Store:
         self._sleep = sleep
         self._random = random.Random(seed)  # noqa: S311 - jitter, not a secret
         self._throttle = _Throttle(config.bandwidth, sleep)
-        self._client: Any = boto3.session.Session().client(
+        self._client: Any = _session().client(
             "s3",
             endpoint_url=endpoint,
             region_name=config.region,
@@ -334,7 +340,7 @@ class Store:
             raise self._refused("GET", key, error) from error
         return True
 
-    def keys(self, under: str = "") -> Iterator[tuple[str, int]]:
+    def list_keys(self, under: str = "") -> Iterator[tuple[str, int]]:
         """Key and size of each object whose key begins with `under`, sorted."""
         strip = len(self.object_key("")) if self.prefix else 0
         where = {"Bucket": self.bucket, "Prefix": self.object_key(under)}
@@ -358,7 +364,7 @@ class Store:
 
     def check(self) -> None:
         """Raise StoreError when the bucket cannot be used with these keys."""
-        for _ in self.keys("_manifests/"):
+        for _ in self.list_keys("_manifests/"):
             return
 
 

@@ -1,0 +1,177 @@
+"""The archive checked against its own log: chain, files, objects, SHA256SUMS. Each finding names what and where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from depthvault.archive import log
+from depthvault.archive.manifest import ArchiveFile, ArchiveState
+from depthvault.archive.store import Store
+from depthvault.durable import sha256_file
+from depthvault.errors import ChainError, StoreError
+from depthvault.layout import Layout
+
+_DERIVED = frozenset({log.SUMS_KEY})
+_OTHERS = ("raw/", "accounts/")
+"""Folders of the store that are no part of the archive."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """Something that is not as it should be. where: `local` or `store`. kind: `chain`, `missing`, `corrupt`, `extra`,
+    `sums`, `unreachable`, `continuity` or `audit`. path: relative to `archive/`, as in the manifests."""
+
+    where: str
+    kind: str
+    path: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.path}: {self.kind}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a verification looked at and found. `checked`: files and objects whose bytes were hashed."""
+
+    findings: list[Finding]
+    manifests: int
+    checked: int
+    bytes: int
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+
+def verify(layout: Layout, store: Store | None = None, *, local: bool = True, deep: bool = False) -> Verification:
+    """Check the local archive (unless `local` is False) and the store (when given).
+
+    `deep` reads the rows, too: each file's logical hash, its order, and that no chain breaks without a declared gap.
+    """
+    findings: list[Finding] = []
+    checked = size = manifests = 0
+    state: ArchiveState | None = None
+    if local:
+        try:
+            state = log.load(layout)
+        except ChainError as error:
+            findings.append(Finding("local", "chain", "_manifests", str(error)))
+        if state is not None:
+            manifests = state.number
+            gone = log.evicted(layout)
+            for file, finding in _local_files(layout, state, gone):
+                checked += 1
+                size += file.bytes
+                findings += [finding] if finding is not None else []
+            findings += _local_extras(layout, state)
+            findings += _local_sums(layout, state, log.evicted(layout))
+            if deep:
+                from depthvault.archive.deep import deep_findings
+
+                findings += deep_findings(layout, state)
+    if store is not None:
+        try:
+            remote = log.load_store(store)
+        except (ChainError, StoreError) as error:
+            kind = "chain" if isinstance(error, ChainError) else "unreachable"
+            findings.append(Finding("store", kind, "_manifests", str(error)))
+        else:
+            manifests = max(manifests, remote.number)
+            for file, finding in _objects(store, remote):
+                checked += 1
+                size += file.bytes
+                findings += [finding] if finding is not None else []
+            findings += _store_extras(store, remote)
+            if state is not None:
+                findings += _logs_differ(state, remote)
+    return Verification(sorted(findings), manifests, checked, size)
+
+
+def _local_files(layout: Layout, state: ArchiveState, gone: set[str]) -> Iterator[tuple[ArchiveFile, Finding | None]]:
+    for path, file in sorted(state.files.items()):
+        local = layout.archived(path)
+        if not local.exists():
+            if path not in gone:
+                yield file, Finding("local", "missing", path, f"{file.bytes} bytes, SHA-256 {file.sha256}")
+            continue
+        found = sha256_file(local)
+        if found == file.sha256:
+            yield file, None
+        else:
+            detail = f"{local.stat().st_size} bytes, SHA-256 {found}; recorded {file.bytes} bytes, {file.sha256}"
+            yield file, Finding("local", "corrupt", path, detail)
+
+
+def _local_extras(layout: Layout, state: ArchiveState) -> Iterator[Finding]:
+    known = state.files.keys() | state.superseded.keys() | {layout.sha256sums.name}
+    for path in sorted(layout.archive.rglob("*")):
+        name = path.relative_to(layout.archive).as_posix()
+        if path.is_file() and name not in known and not name.startswith("_manifests/"):
+            yield Finding("local", "extra", name, "no manifest names it")
+
+
+def _local_sums(layout: Layout, state: ArchiveState, gone: set[str]) -> Iterator[Finding]:
+    if not state.number:
+        return
+    if not layout.sha256sums.exists():
+        yield Finding("local", "sums", log.SUMS_KEY, "is missing; `depthvault publish` writes it anew")
+    else:
+        yield from _sums_findings("local", layout.sha256sums.read_bytes(), state.sha256sums(gone))
+
+
+def _sums_findings(where: str, found: bytes, expected: bytes) -> Iterator[Finding]:
+    """The last manifest has no successor that names its bytes: SHA256SUMS is what tells when it was changed."""
+    if found == expected:
+        return
+    said, should = _sums(found), _sums(expected)
+    different = sorted(path for path in said.keys() | should.keys() if said.get(path) != should.get(path))
+    for path in different or [log.SUMS_KEY]:
+        detail = f"SHA256SUMS says {said.get(path, 'nothing')}, the manifests say {should.get(path, 'nothing')}"
+        yield Finding(where, "sums", path, detail)
+
+
+def _sums(text: bytes) -> dict[str, str]:
+    lines = (line.partition("  ") for line in text.decode(errors="replace").splitlines())
+    return {path: value for value, _, path in lines}
+
+
+def _objects(store: Store, state: ArchiveState) -> Iterator[tuple[ArchiveFile, Finding | None]]:
+    def check(file: ArchiveFile) -> tuple[ArchiveFile, Finding | None]:
+        try:
+            held = store.held(file.path)
+        except StoreError as error:
+            return file, Finding("store", "unreachable", file.path, str(error))
+        if held is None:
+            return file, Finding("store", "missing", file.path, f"{file.bytes} bytes, SHA-256 {file.sha256}")
+        if held.sha256 != file.sha256:
+            detail = f"{held.bytes} bytes, SHA-256 {held.sha256}; recorded {file.bytes} bytes, {file.sha256}"
+            return file, Finding("store", "corrupt", file.path, detail)
+        return file, None
+
+    with ThreadPoolExecutor(4) as pool:
+        yield from pool.map(check, [file for _, file in sorted(state.files.items())])
+
+
+def _store_extras(store: Store, state: ArchiveState) -> Iterator[Finding]:
+    known = state.files.keys() | state.superseded.keys() | _DERIVED
+    known |= {log.manifest_key(number) for number in range(1, state.number + 1)}
+    try:
+        for key, _ in store.list_keys():
+            if key not in known and not key.startswith(_OTHERS):
+                yield Finding("store", "extra", key, "no manifest names it (yet, if a worker is uploading now)")
+        if state.number:
+            yield from _sums_findings("store", store.get(log.SUMS_KEY) or b"", state.sha256sums())
+    except StoreError as error:
+        yield Finding("store", "unreachable", "", str(error))
+
+
+def _logs_differ(local: ArchiveState, remote: ArchiveState) -> Iterator[Finding]:
+    common = min(local.number, remote.number)
+    if local.digests[:common] != remote.digests[:common]:
+        number = next(n for n in range(common) if local.digests[n] != remote.digests[n]) + 1
+        yield Finding("store", "chain", log.manifest_key(number), "differs from the local one")
+    elif remote.number < local.number:
+        yield Finding("store", "missing", log.manifest_key(common + 1), f"the local log has {local.number} entries")
