@@ -147,6 +147,8 @@ class WindowDecoder:
     def _put(self, channel: str, source: str, row: Row, request_ns: int) -> None:
         if self._wanted is not None and channel not in self._wanted:
             return
+        if channel == INSTRUMENTS and not self._received_in_unit(row.wall_ns):
+            return  # what was listed before the period must not hide that it is still listed in it
         frames = self._of(channel, source)
         frames.sequences.append(row.sequence)
         frames.received_ns.append(row.wall_ns)
