@@ -11,6 +11,7 @@ from depthvault.exchanges.base import FrameKind
 from tests.depthvault.exchanges.recordings import venue
 from tests.depthvault.exchanges.test_scanner_equals_reference import EXAMPLES
 
+UNDOCUMENTED = "not a message that the venue documents"
 SPOT, FUTURES, LIGHTER = venue("binance_spot"), venue("binance_futures"), venue("lighter")
 
 
@@ -72,8 +73,8 @@ def test_a_non_ascii_stream_name_comes_out_as_text() -> None:
         (b'{"type": "unsubscribed", "channel": "order_book:0"}', FrameKind.ACK, "order_book:0", ""),
         (b'{"error":{"code":30009,"message":"Too Many"}}', FrameKind.ERROR, "", "30009 Too Many"),
         (b'{"channel":"height","height":3,"timestamp":1,"type":"update/height"}', FrameKind.OTHER, "height", ""),
-        (b'{"channel":"order_book:36","type":"update/trade"}', FrameKind.MALFORMED, "", "not a message that the venue documents"),
-        (b'{"type":5}', FrameKind.MALFORMED, "", "not a message that the venue documents"),
+        (b'{"channel":"order_book:36","type":"update/trade"}', FrameKind.MALFORMED, "", UNDOCUMENTED),
+        (b'{"type":5}', FrameKind.MALFORMED, "", UNDOCUMENTED),
     ],
 )  # fmt: skip
 def test_lighter_messages(frame: bytes, kind: FrameKind, stream: str, reason: str) -> None:

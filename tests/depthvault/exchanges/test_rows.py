@@ -21,6 +21,14 @@ SPOT, FUTURES, LIGHTER = venue("binance_spot"), venue("binance_futures"), venue(
 NOW = 1_791_383_100_000_000_000
 
 
+def compact(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def one_frame(exchange: Exchange, channel: str, frame: bytes) -> Decoded:
+    return exchange.decode(channel, frames_of(exchange, [frame])[channel], "a")
+
+
 def answers(exchange: Exchange, channel: str, *pairs: tuple[str, Any], source: str = "rest") -> Decoded:
     """`channel` decoded from (request line, answer) pairs."""
     frames = Frames(source=source)
@@ -36,7 +44,7 @@ def answers(exchange: Exchange, channel: str, *pairs: tuple[str, Any], source: s
 
 
 def enveloped(stream: str, data: Any) -> bytes:
-    return json.dumps({"stream": stream, "data": data}, separators=(",", ":")).encode()
+    return compact({"stream": stream, "data": data})
 
 
 def candle(closed: bool) -> bytes:
@@ -149,7 +157,16 @@ def test_coin_margined_rows_of_all_market_streams_are_not_ours() -> None:
     (found,) = decoded.rows.to_pylist()
     assert (found["symbol"], found["mark_price"]) == ("XAUUSDT", 1.5)
     assert (found["index_price"], found["funding_rate"], found["next_funding_time"]) == (None, None, None)
-    order = {"s": "BTCUSD_PERP", "S": "SELL", "o": "LIMIT", "f": "IOC", "q": "1", "p": "2", "ap": "3", "X": "FILLED"}
+    order: dict[str, Any] = {
+        "s": "BTCUSD_PERP",
+        "S": "SELL",
+        "o": "LIMIT",
+        "f": "IOC",
+        "q": "1",
+        "p": "2",
+        "ap": "3",
+        "X": "FILLED",
+    }
     order |= {"l": "1", "z": "1", "T": 1791391082119, "st": 2}
     frame = enveloped("!forceOrder@arr", {"e": "forceOrder", "E": 1791391083124, "o": order})
     decoded = FUTURES.decode("liquidation", frames_of(FUTURES, [frame])["liquidation"], "a")
