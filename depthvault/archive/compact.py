@@ -57,6 +57,9 @@ from depthvault.quality.gaps import breaks, chain_of, ledger
 from depthvault.quality.sessions import Span, clipped, covered, seconds
 from depthvault.schemas import CHANNELS, QUALITY, SCHEMA_VERSION, Channel
 
+_SLACK = 2.0
+"""Seconds between a journal's last row and its last write."""
+
 MOST_CONFLICTS = 20
 """Conflicts whose payloads an entry tells in full; all are counted."""
 
@@ -86,30 +89,40 @@ class _Work:
 
 
 def ready_units(layout: Layout, config: Config, exchange: str | None = None) -> list[Unit]:
-    """The units whose writers have all sealed and that the archive lacks, or lacks rows of; oldest first."""
+    """The units whose writers have all sealed and that the archive lacks, or lacks rows of; oldest first.
+
+    Also those whose first events were judged against another end of the period before than it has now.
+    """
     state = log.load(layout)
     units = []
-    for name in [exchange] if exchange is not None else list(config.exchanges.enabled()):
+    for name in [exchange] if exchange is not None else type(config.exchanges).model_fields:
         venue = exchange_named(name, config.exchanges[name])
         receipts = sources.sealed(layout, name)
         for label in sources.unpublished(receipts, state, layout, venue):
             period = Period.parse(label, layout.period)
-            if not unsealed_writers(layout, name, period, config.archive.seal_grace):
+            if not unsealed_writers(layout, name, period):
                 units.append(Unit(name, period))
     return sorted(units, key=lambda unit: (unit.period, unit.exchange))
 
 
-def unsealed_writers(layout: Layout, exchange: str, period: Period, grace: timedelta) -> list[str]:
-    """Writers that may still have rows of `period` in journals, and no complete receipt for it."""
-    done = {each.receipt.writer for each in sources.sealed(layout, exchange) if each.receipt.period == period.label}
+def unsealed_writers(layout: Layout, exchange: str, period: Period) -> list[str]:
+    """Writers that recorded in `period` and whose receipt of it is still to come.
+
+    Rows of the period that a writer received only after its end, or in the first moments of it, do not hold it up: they
+    make a later generation.
+    """
+    last: dict[str, str] = {}
+    done = set()
+    for each in sources.sealed(layout, exchange):
+        last[each.receipt.writer] = max(last.get(each.receipt.writer, ""), each.receipt.period)
+        if each.receipt.period == period.label:
+            done.add(each.receipt.writer)
     waiting = []
     for writer in layout.writers(exchange):
-        if writer in done:
+        if writer in done or last.get(writer, "") > period.label:  # the sealer goes by time
             continue
         for path in layout.journal_files(exchange, writer):
-            begun = layout.journal_start(path)
-            # A journal last written before the period's rows could arrive holds none of them.
-            if begun < period.end + grace and path.stat().st_mtime > (period.start + grace).timestamp():
+            if layout.journal_start(path) < period.end and path.stat().st_mtime > period.start.timestamp() + _SLACK:
                 waiting.append(writer)
                 break
     return waiting
