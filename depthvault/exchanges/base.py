@@ -15,6 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
+import msgspec
 import pyarrow as pa
 
 from depthvault.config import ExchangeConfig
@@ -60,9 +61,11 @@ class Stream:
     route: str
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The ids of one book event. `prev` is None where the venue has none; `is_snapshot` starts a new chain."""
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """The ids of one book event. `prev` is None where the venue has none; `is_snapshot` starts a new chain.
+
+    A msgspec struct, because one is made for each depth frame: a frozen dataclass takes 5 times as long.
+    """
 
     first: int
     final: int

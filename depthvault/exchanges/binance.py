@@ -40,6 +40,8 @@ from depthvault.exchanges.decode.scan import BinanceScanner
 from depthvault.exchanges.decode.values import Numbers
 
 _ENVELOPE = b'{"stream":"'
+_DEPTH_UPDATE = b'","data":{"e":"depthUpdate","E":'
+_NAME_MOST = 160  # where an envelope's data begins at the latest; longer names are read all the same, slowly
 _NAMES_REMEMBERED = 65_536
 _MALFORMED = Frame(FrameKind.MALFORMED, reason="not a message of the combined stream form")
 _SHUTDOWN = "serverShutdown"
@@ -93,7 +95,7 @@ class Binance(Exchange):
     intervals: ClassVar[frozenset[str]]
     snapshot_weights: ClassVar[tuple[tuple[int, int], ...]]  # (limit up to, weight)
     default_limit: ClassVar[int]
-    head_pattern: ClassVar[re.Pattern[bytes]]
+    head_pattern: ClassVar[re.Pattern[bytes]]  # the ids, from behind `"E":` on: time, U, u, pu
     rest_channels: ClassVar[Mapping[str, str]]  # path below `api` -> channel
 
     def __init__(self, config: ExchangeConfig) -> None:
@@ -207,7 +209,8 @@ class Binance(Exchange):
         return Frame(FrameKind.OTHER) if message.e else _MALFORMED
 
     def head(self, frame: bytes) -> Head:
-        match = self.head_pattern.match(frame)
+        start = frame.find(_DEPTH_UPDATE, 11, _NAME_MOST)
+        match = self.head_pattern.match(frame, start + len(_DEPTH_UPDATE)) if start > 0 else None
         if match is None:
             return self._head_of_unusual(frame)
         event, first, final, previous = match.groups()

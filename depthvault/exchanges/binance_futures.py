@@ -73,7 +73,7 @@ class BinanceFutures(Binance):
     snapshot_weights = ((50, 2), (100, 5), (500, 10), (1000, 20))
     default_limit = 500
     head_pattern = re.compile(
-        rb'\{"stream":"[^"]*","data":\{"e":"depthUpdate","E":(\d{13,16}),"T":\d{13,16},"s":"[^"]*",(?:"ps":"[^"]*",)?'
+        rb'(\d{13,16}),"T":\d{13,16},"s":"[^"]*",(?:"ps":"[^"]*",)?'
         rb'"U":(\d{1,18}),"u":(\d{1,18}),"pu":(-?\d{1,18})[,}]'
     )
     rest_channels: ClassVar[dict[str, str]] = {

@@ -60,9 +60,7 @@ class BinanceSpot(Binance):
     )
     snapshot_weights = ((100, 5), (500, 25), (1000, 50), (5000, 250))
     default_limit = 100
-    head_pattern = re.compile(
-        rb'\{"stream":"[^"]*","data":\{"e":"depthUpdate","E":(\d{13,16}),"s":"[^"]*","U":(\d{1,18}),"u":(\d{1,18})()[,}]'
-    )
+    head_pattern = re.compile(rb'(\d{13,16}),"s":"[^"]*","U":(\d{1,18}),"u":(\d{1,18})()[,}]')
     rest_channels: ClassVar[dict[str, str]] = {
         "/depth": "depth_snapshot",
         "/exchangeInfo": "instrument",
