@@ -27,8 +27,11 @@ class Check:
     meaning: str = ""
 
     def __str__(self) -> str:
-        value = "absent" if self.value is None else f"{self.value:g}"
-        return f"{self.symbol or 'file'}: {self.metric} is {value} ({self.meaning})"
+        return f"{self.symbol or 'file'}: {self.metric} is {_said(self.value)} ({self.meaning})"
+
+
+def _said(value: float | None) -> str:
+    return "absent" if value is None else f"{value:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,22 @@ class Judgement:
         checks = tuple(check for check in self.checks if check.channel == channel)
         return Judgement(self.exchange, self.period, (channel,), checks)
 
+    def summary(self) -> list[str]:
+        """A line for each expectation that failed, with the symbols of which it did."""
+        groups: dict[tuple[str, str, str], list[Check]] = {}
+        for check in self.failures:
+            groups.setdefault((check.channel, check.metric, check.meaning), []).append(check)
+        lines = []
+        for (channel, metric, meaning), checks in groups.items():
+            shown = ", ".join(f"{check.symbol or 'file'} {_said(check.value)}" for check in checks[:_SHOWN])
+            more = f" and {len(checks) - _SHOWN} more" if len(checks) > _SHOWN else ""
+            lines.append(f"{channel}: not so: {meaning} ({metric}: {shown}{more})")
+        return lines
+
     def __str__(self) -> str:
         """One line for people."""
         line = f"{self.exchange} {self.period}: {self.condition}, {self.judged} expectations"
-        if failures := self.failures:
-            shown = "; ".join(f"{check.channel} {check}" for check in failures[:_SHOWN])
-            line += f", {len(failures)} failed: {shown}"
-            if len(failures) > _SHOWN:
-                line += f"; and {len(failures) - _SHOWN} more"
-        return line
+        return f"{line}, {len(self.failures)} failed" if self.failures else line
 
     def table(self) -> pa.Table:
         """Every figure as rows of `hour_metrics`."""

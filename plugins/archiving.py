@@ -71,8 +71,8 @@ def validate(period: Period) -> Period:
     settings, unit = config(), _unit(period)
     judgement = run(settings.layout, settings, unit.exchange, unit.period)
     _say(str(judgement))
-    for check in judgement.failures:
-        _say(f"  {check.channel} {check}")
+    for line in judgement.summary():
+        _say(f"  {line}")
     return period
 
 
