@@ -178,10 +178,13 @@ class Books:
 
     def _resubscribe_due(self, now: int) -> None:
         for book in self._due(now):
-            fresh = book.reason == "start" and now - book.wanted_since_ns < IN_BAND_WAIT_NS
-            if fresh or book.stream is None:  # the first subscription brings the book by itself
+            state = self.recorder.states.get(book.stream.name) if book.stream is not None else None
+            if state is None or book.stream is None or not state.subscribed_ns:  # not sent yet: the book may come
                 continue
-            book.not_before_ns = now + IN_BAND_WAIT_NS
+            lost = book.reason != "start" and not book.attempts
+            if not lost and now - state.subscribed_ns < IN_BAND_WAIT_NS:
+                continue
+            book.attempts += 1
             self.resubscribe(book.stream)
 
     async def _fetch(self, book: Book) -> None:

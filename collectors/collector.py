@@ -25,7 +25,7 @@ from collectors.host import environment, ntp_offset
 from collectors.logs import configure_logging
 from collectors.persistence import Persistence
 from collectors.recorder import Recorder, StreamState
-from collectors.slot import Opener
+from collectors.slot import Opener, Slot
 from collectors.universe import BUSY_SYMBOLS, Shard, Universe, choose
 from collectors.watchdog import Watchdog
 from depthvault import exchanges
@@ -145,7 +145,13 @@ class Collector:
         self.recorder.on_change = self.books.on_change
         self.feed = Feed(self.exchange, self.recorder, opener, self.books.lost)
         self.watchdog = Watchdog(
-            self.exchange, self.recorder, self.clock, self._resubscribe, self._renew, self._connected_slot
+            self.exchange,
+            self.recorder,
+            self.clock,
+            self._resubscribe,
+            self._ask_again,
+            self._renew,
+            self._connected_slot,
         )
         self.recorder.on_event = self._alarms.note
         self.recorder.event("environment", environment())
@@ -284,13 +290,20 @@ class Collector:
 
     # Connections
 
-    def _resubscribe(self, streams: Iterable[Stream]) -> None:
-        by_slot: dict[Any, list[Stream]] = {}
+    def _by_slot(self, streams: Iterable[Stream]) -> dict[Slot, list[Stream]]:
+        groups: dict[Slot, list[Stream]] = {}
         for stream in streams:
             if (slot := self.feed.slot_of(stream.name)) is not None:
-                by_slot.setdefault(slot, []).append(stream)
-        for slot, group in by_slot.items():
+                groups.setdefault(slot, []).append(stream)
+        return groups
+
+    def _resubscribe(self, streams: Iterable[Stream]) -> None:
+        for slot, group in self._by_slot(streams).items():
             slot.resubscribe(group)
+
+    def _ask_again(self, streams: Iterable[Stream]) -> None:
+        for slot, group in self._by_slot(streams).items():
+            slot.subscribe_again(group)
 
     def _renew(self, stream: Stream) -> None:
         if (slot := self.feed.slot_of(stream.name)) is not None:

@@ -76,6 +76,7 @@ class Connection:
         recorder: Recorder,
         clock: Clock,
         on_shutdown: Callable[[], None],
+        bucket: TokenBucket,
     ) -> None:
         self.number = number
         self.route = route
@@ -93,7 +94,7 @@ class Connection:
         self._on_shutdown = on_shutdown
         self._request_id = 0
         self._close_reason = ""
-        self._bucket = TokenBucket(exchange.pacing.per_second, exchange.pacing.burst)
+        self._bucket = bucket
         self._outbox: asyncio.Queue[Message] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self.done: asyncio.Task[Ending] = asyncio.get_running_loop().create_task(
@@ -123,7 +124,8 @@ class Connection:
             part = names[start : start + size]
             self._request_id += 1
             message = Message(make(part, self._request_id), self._request_id, tuple(part), active)
-            self.unanswered[self._request_id] = message
+            if self._exchange.acknowledges:
+                self.unanswered[self._request_id] = message
             self._outbox.put_nowait(message)
 
     def control(self, frame: Frame) -> None:
@@ -138,6 +140,14 @@ class Connection:
             names = request.names if request is not None and request.active else ()
             self._event(subscribed_body(names, active=False, refused=frame.reason))
             LOG.warning("connection %d: the venue refused: %s", self.number, frame.reason)
+
+    def _sent(self, message: Message) -> None:
+        self._event(subscribed_body(message.names, active=message.active))
+        if message.active:
+            now = self._clock.monotonic_ns()
+            for name in message.names:
+                if (state := self._recorder.states.get(name)) is not None:
+                    state.subscribed_ns, state.since_subscribe = now, 0
 
     def _event(self, body: bytes) -> None:
         self._recorder.journal.append(Kind.EVENT.value, self.number, SUBSCRIBE, body)
@@ -202,7 +212,7 @@ class Connection:
                 self._recorder.journal.append(Kind.SENT.value, self.number, "", message.body)
                 await self._socket.send(message.body, text=True)
                 if message.names:
-                    self._event(subscribed_body(message.names, active=message.active))
+                    self._sent(message)
         except ConnectionClosed:
             return  # the receive loop tells
 
@@ -221,8 +231,12 @@ async def open_connection(
     recorder: Recorder,
     clock: Clock,
     on_shutdown: Callable[[], None],
+    bucket: TokenBucket | None = None,
 ) -> Connection:
-    """Connect and begin to receive. Raises OpenFailedError, or RestrictedError when this host may not use the venue."""
+    """Connect and begin to receive. bucket: paces what is sent; without it the connection has its own.
+
+    Raises OpenFailedError, or RestrictedError when this host may not use the venue.
+    """
     url = exchange.url(route)
     timeout = exchange.config.open_timeout.total_seconds()
     try:
@@ -246,6 +260,7 @@ async def open_connection(
         raise OpenFailedError(f"{url}: HTTP {status}", float(wait) if wait.isdigit() else 0.0) from error
     except (OSError, TimeoutError, WebSocketException) as error:
         raise OpenFailedError(f"{url}: {type(error).__name__}: {error}") from error
-    connection = Connection(number, route, socket, exchange, recorder, clock, on_shutdown)
+    bucket = bucket or TokenBucket(exchange.pacing.per_second, exchange.pacing.burst)
+    connection = Connection(number, route, socket, exchange, recorder, clock, on_shutdown, bucket)
     recorder.journal.append(Kind.OPENED.value, number, connection.path, opened_body())
     return connection

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from collectors.connection import Connection, Ending, OpenFailedError, open_connection
-from collectors.pacing import backoff
+from collectors.pacing import TokenBucket, backoff
 from collectors.recorder import Recorder
 from depthvault.clock import Clock
 from depthvault.errors import ReconnectsExhaustedError
@@ -42,6 +42,10 @@ class Opener:
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(3))
     _recent: deque[float] = field(default_factory=deque)
 
+    def __post_init__(self) -> None:
+        pacing = self.exchange.pacing
+        self._bucket = TokenBucket(pacing.per_second, pacing.burst) if pacing.per_address else None
+
     async def open(self, route: str, on_shutdown: Callable[[], None]) -> Connection:
         async with self._gate:
             loop = asyncio.get_running_loop()
@@ -51,7 +55,7 @@ class Opener:
                 await asyncio.sleep(self._recent[0] + self.window - loop.time())
             self._recent.append(loop.time())
             connection = await open_connection(
-                next(self.numbers), route, self.exchange, self.recorder, self.clock, on_shutdown
+                next(self.numbers), route, self.exchange, self.recorder, self.clock, on_shutdown, self._bucket
             )
         self.recorder.counters.connects += 1
         self.recorder.event("connect", {"route": route}, connection=connection.number)
@@ -96,6 +100,12 @@ class Slot:
         for connection in self.connections:
             connection.unsubscribe(old)
 
+    def subscribe_again(self, streams: Iterable[Stream]) -> None:
+        """Ask once more for streams whose subscription was not answered."""
+        again = [stream for stream in streams if stream.name in self.streams]
+        for connection in self.connections[-1:]:
+            self._subscribe(connection, again)
+
     def resubscribe(self, streams: Iterable[Stream]) -> None:
         """Unsubscribe and subscribe again, back to back: an in-band book comes anew, a silent stream gets a chance."""
         again = [stream for stream in streams if stream.name in self.streams]
@@ -111,11 +121,9 @@ class Slot:
 
     def _subscribe(self, connection: Connection, streams: Iterable[Stream]) -> None:
         wanted = list(streams)
-        now = self._clock.monotonic_ns()
         for stream in wanted:
             if (state := self._recorder.states.get(stream.name)) is not None:
-                state.subscribed_ns = now
-                state.since_subscribe = 0
+                state.subscribed_ns = 0  # set when it is sent
         connection.subscribe(wanted)
 
     async def run(self) -> None:
@@ -219,14 +227,18 @@ class Slot:
             return None
         now = self._clock.monotonic_ns()
         states = self._recorder.states
+        first_frame_answers = not self._opener.exchange.acknowledges
         new.awaiting = {
             name
             for name in self.streams
-            if (state := states.get(name)) is not None and state.last_ns and now - state.last_ns < ACTIVE_NS
+            if (state := states.get(name)) is not None
+            and (first_frame_answers or (state.last_ns and now - state.last_ns < ACTIVE_NS))
         }
         expected = len(new.awaiting)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + ROLL_TIMEOUT
+        # Where one subscription is sent after the other, all of them must have had their turn.
+        messages = len(self.streams) / self._opener.exchange.pacing.names_per_message
+        deadline = loop.time() + ROLL_TIMEOUT + messages / self._opener.exchange.pacing.per_second
         # An idle stream gets no proof but the subscription's answer; so all answers are waited for as well.
         while (new.awaiting or new.unanswered) and loop.time() < deadline and not self._stopping.is_set():
             if new.done.done():

@@ -19,6 +19,7 @@ from depthvault.exchanges.base import Exchange, Stream
 
 LOG = logging.getLogger("depthvault.collector")
 
+_ANSWER_NS = 10_000_000_000  # an unanswered subscription is sent again after this
 _RENEW_EVERY_NS = 600_000_000_000  # a connection is not replaced for silence more often than this
 _SCAN = 5.0  # seconds between two looks, unless streams are expected more often
 
@@ -30,15 +31,16 @@ _ACTIONS = {_RESUBSCRIBED: "resubscribe", _RENEWED: "renew", _DECLARED: "declare
 class Watchdog:
     """Looks at all streams of a process.
 
-    resubscribe: subscribes to streams anew. renew: replaces the connection that carries a stream; its answer names
-    that connection's slot. connected: whether a connection carries the stream at all (if not, it is being opened,
-    which is not silence).
+    resubscribe: subscribes to streams anew. ask_again: sends subscriptions once more that were not answered. renew:
+    replaces the connection that carries a stream. slot: the number of the place whose connection carries a stream;
+    None while that connection is being opened, which is not silence.
     """
 
     exchange: Exchange
     recorder: Recorder
     clock: Clock
     resubscribe: Callable[[list[Stream]], None]
+    ask_again: Callable[[list[Stream]], None]
     renew: Callable[[Stream], None]
     slot: Callable[[Stream], int | None]
     _renewed: dict[int, int] = field(default_factory=dict)
@@ -51,7 +53,11 @@ class Watchdog:
         """Act on every stream that is silent for too long."""
         now = self.clock.monotonic_ns()
         again: list[Stream] = []
+        unanswered: list[Stream] = []
         for state in self.recorder.states.values():
+            if not self.exchange.acknowledges and self._unanswered(state, now):
+                unanswered.append(state.stream)
+                continue
             if not state.subscribed_ns or math.isinf(limit := self.silence_ns(state)):
                 continue
             heard = max(state.last_ns, state.subscribed_ns)
@@ -77,6 +83,15 @@ class Watchdog:
                 self.renew(state.stream)
         if again:
             self.resubscribe(again)
+        if unanswered:
+            LOG.warning("%d subscriptions were not answered and are sent again", len(unanswered))
+            self.ask_again(unanswered)
+
+    @staticmethod
+    def _unanswered(state: StreamState, now: int) -> bool:
+        """Whether the first frame, which answers a subscription, is overdue. Books see to theirs by themselves."""
+        sent = state.subscribed_ns
+        return bool(sent) and state.sync is None and not state.since_subscribe and now - sent > _ANSWER_NS
 
     def _report(self, state: StreamState, now: int, action: str) -> None:
         counters = self.recorder.counters

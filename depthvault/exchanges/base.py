@@ -76,12 +76,13 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Pacing:
-    """How fast a client may send."""
+    """How fast a client may send. per_address: the limit counts all connections of an address, not each."""
 
     per_second: float
     burst: int
     names_per_message: int
     streams_per_connection: int
+    per_address: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +200,8 @@ class Exchange(ABC):
     pacing: ClassVar[Pacing]
     keep_alive: ClassVar[KeepAlive]
     weight_limit: ClassVar[int]  # REST weight a minute
+    # Whether a SUBSCRIBE is answered with its id; where not, the stream's first frame, which always comes, answers it.
+    acknowledges: ClassVar[bool] = True
     continuity: ClassVar[Continuity]
     derived: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # channels whose rows also come out of a channel's frames
 

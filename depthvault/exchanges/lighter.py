@@ -151,7 +151,8 @@ class Lighter(Exchange):
     }
     # Measured: 38 messages are taken in the first second, the rest refused (30009). Documented: 200 a minute and
     # address, so 3 a second leaves room for pings; one channel a message; 500 subscriptions a connection.
-    pacing = Pacing(per_second=3.0, burst=30, names_per_message=1, streams_per_connection=500)
+    pacing = Pacing(per_second=3.0, burst=30, names_per_message=1, streams_per_connection=500, per_address=True)
+    acknowledges = False
     # The client must send something every two minutes.
     keep_alive = KeepAlive(interval=50.0, message=b'{"type":"ping"}')
     weight_limit = 60  # requests a minute without an account
