@@ -43,18 +43,22 @@ from depthvault.config import Config
 from depthvault.durable import make_directories, sha256_file
 from depthvault.errors import CorruptError
 from depthvault.exchanges import exchange as exchange_named
+from depthvault.exchanges.base import Exchange
 from depthvault.layout import Layout
 from depthvault.period import Period
+from depthvault.polls import published_cadence
 from depthvault.quality.coverage import (
     Listening,
     SymbolRows,
     coverage_row,
     gap_row,
     quality_table,
+    skip_row,
     unprovable_rows,
 )
 from depthvault.quality.gaps import breaks, chain_of, ledger
 from depthvault.quality.sessions import Span, clipped, covered, seconds
+from depthvault.quality.steps import skips
 from depthvault.schemas import CHANNELS, QUALITY, SCHEMA_VERSION, Channel
 
 _SLACK = 2.0
@@ -154,7 +158,7 @@ def compact(layout: Layout, config: Config, exchange: str, period: Period, store
         sessions, damage = sources.listening(layout, receipts, (period.previous().label, period.label), venue)
         drafts = []
         for name, inputs in wanted.items():
-            heard = Listening(sessions, damage, _cadence(name, config, exchange))
+            heard = Listening(sessions, damage, _cadence(name, venue, layout, inputs))
             before = state.before(exchange, name, period.label)
             held = state.files_of(before.unit) if before else []
             before_file = next((file for file in held if file.table == name), None)
@@ -172,13 +176,19 @@ def _encoding(config: Config) -> Encoding:
     return Encoding(config.archive.compression_level, config.archive.row_group_rows)
 
 
-def _cadence(channel: str, config: Config, exchange: str) -> int | None:
-    """Nanoseconds for which one REST answer of a channel speaks."""
+def _cadence(channel: str, venue: Exchange, layout: Layout, inputs: ChannelInputs) -> int | None:
+    """Nanoseconds for which one REST answer of a channel speaks.
+
+    Snapshots rotate over the symbols within the weight budget: their cadence is the published one.
+    """
+    if channel == "depth_snapshot":
+        paths = [layout.root / source.path for source in inputs.live]
+        symbols = {name for path in paths for name in pc.unique(pq.read_table(path, columns=["symbol"])[0]).to_pylist()}
+        return int(published_cadence(venue, len(symbols)).total_seconds() * 1e9)
     spans = {
-        "depth_snapshot": config.exchanges[exchange].snapshot_cadence,
         "open_interest": timedelta(minutes=5),
         "funding_rate": timedelta(hours=8),
-        "instrument": config.exchanges[exchange].instrument_interval,
+        "instrument": venue.config.instrument_interval,
     }
     return int(spans[channel].total_seconds() * 1e9) if channel in spans else None
 
@@ -318,9 +328,10 @@ def _compact_symbol(work: _Work, symbol: str, table: pa.Table, writer: ArchiveWr
     _note_conflicts(work, symbol, table, result)
     gaps, after = ledger(light.take(pa.array(result.chosen)), channel, own, tails)
     rows = [gap_row(work.exchange, channel, symbol, work.period, gap, work.listening) for gap in gaps]
-    if channel.continuity not in ("update_id", "trade_id", "minute"):
-        seen = tails[""].received_us if "" in tails else None
-        rows += unprovable_rows(work.exchange, channel, symbol, work.period, work.listening, seen)
+    missing, stood = skips(light.take(pa.array(result.chosen)), channel, tails, _cadence_us(work))
+    after |= {name: tail for name, tail in stood.items() if name.startswith("@")}
+    rows += [skip_row(work.exchange, channel, symbol, work.period, skip, work.listening) for skip in missing]
+    rows += _unlistened(work, symbol, tails)
     work.gaps += rows
     work.tails[symbol] = after
     received = codes(column(chosen, "received_time"))
@@ -346,6 +357,20 @@ def _compact_symbol(work: _Work, symbol: str, table: pa.Table, writer: ArchiveWr
             rows=chosen.num_rows, first_us=int(received.min()), last_us=int(received.max()), row_groups=groups,
             first_id=None if ids is None else int(ids.min()), last_id=None if ids is None else int(ids.max()),
         )  # fmt: skip
+
+
+def _unlistened(work: _Work, symbol: str, tails: Mapping[str, Tail]) -> list[dict[str, Any]]:
+    """Times at which nobody listened to a stream that nothing else proves complete."""
+    if work.channel.continuity in ("update_id", "trade_id", "minute") or work.channel.name == "collector_event":
+        return []
+    seen = tails[""].received_us if "" in tails else None
+    return unprovable_rows(work.exchange, work.channel, symbol, work.period, work.listening, seen)
+
+
+def _cadence_us(work: _Work) -> int | None:
+    """The cadence that answers are judged against; `instrument` changes when it changes."""
+    cadence = work.listening.cadence_ns
+    return None if cadence is None or work.channel.name in ("instrument", "funding_rate") else cadence // 1000
 
 
 def _own_rows(light: pa.Table, channel: Channel) -> dict[str, pa.Table]:
@@ -431,10 +456,7 @@ def _add_silent_symbols(work: _Work) -> None:
         if not clipped(covered(work.listening.sessions, work.channel.name, symbol), window):
             continue
         tails = work.tails.get(symbol, {})
-        rows: list[dict[str, Any]] = []
-        if work.channel.continuity not in ("update_id", "trade_id", "minute"):
-            seen = tails[""].received_us if "" in tails else None
-            rows = unprovable_rows(work.exchange, work.channel, symbol, work.period, work.listening, seen)
+        rows = _unlistened(work, symbol, tails)
         work.gaps += rows
         empty = SymbolRows(symbol, 0, 0, None, None)
         work.coverage.append(coverage_row(work.exchange, work.channel, work.period, empty, rows, work.listening, ()))

@@ -23,6 +23,7 @@ from depthvault.quality.sessions import (
     seconds,
     union,
 )
+from depthvault.quality.steps import Skip
 from depthvault.schemas import QUALITY, Channel
 
 CLOSED = frozenset({"bridged", "refilled"})
@@ -82,6 +83,33 @@ def gap_row(
 
 def _evidence(hole: Break) -> dict[str, int]:
     return {"last_id": hole.last_id, "first_id": hole.first_id, "start_us": hole.start_us, "end_us": hole.end_us}
+
+
+def skip_row(
+    exchange: str, channel: Channel, symbol: str, period: Period, skip: Skip, listening: Listening
+) -> dict[str, Any]:
+    """The ledger's row for missing candles, settlements or answers."""
+    window = Span(skip.start_us * 1000, skip.end_us * 1000)
+    writers = sorted({session.writer for session in listening.sessions if session.listened(channel.name, symbol)})
+    cause = cause_of(window, writers, listening.sessions, listening.damage, channel.name, symbol)
+    detail = {
+        "causes": cause.writers, "series": skip.series, "last_us": skip.last, "next_us": skip.next,
+        "missing": skip.missing,
+    }  # fmt: skip
+    return {
+        "exchange": exchange,
+        "channel": channel.name,
+        "symbol": symbol,
+        "period": period.start,
+        "instance": "",
+        "last_id": None,
+        "first_id": None,
+        "start_time": skip.start_us,
+        "end_time": skip.end_us,
+        "cause": cause.cause,
+        "status": skip.status,
+        "detail": json.dumps(detail, sort_keys=True),
+    }
 
 
 def unprovable_rows(

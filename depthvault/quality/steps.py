@@ -1,0 +1,119 @@
+"""Gaps of channels whose completeness shows in time: candles, settlements, and answers on a cadence. Pure.
+
+A candle follows the one before by its interval, a settlement by the funding interval. REST answers come at a cadence;
+more than two and a half of it without one is a gap. Candles and settlements can be fetched again (`open`), a book or
+an open interest that nobody asked for is `lost`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from depthvault.archive.manifest import Tail
+from depthvault.archive.stitch import REFILL, Bools, Ints, codes, column
+from depthvault.schemas import Channel
+
+_UNITS_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
+_INTERVAL = re.compile(r"(\d+)([smhdw])")
+PATIENCE = 2.5
+"""Cadences that may pass without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Missing steps between two neighbours: `last` and `next` are their times (µs) on the channel's own scale.
+
+    start_us, end_us: their receipts. missing: how many steps are not there.
+    """
+
+    series: str
+    last: int
+    next: int
+    start_us: int
+    end_us: int
+    missing: int
+    status: str
+
+
+def interval_us(text: str) -> int | None:
+    """The length of a candle interval; None for calendar months, which have none."""
+    match = _INTERVAL.fullmatch(text)
+    return int(match[1]) * _UNITS_US[match[2]] if match else None
+
+
+def skips(
+    table: pa.Table, channel: Channel, tails: Mapping[str, Tail], cadence_us: int | None
+) -> tuple[list[Skip], dict[str, Tail]]:
+    """What is missing in one symbol's rows (chain order), and the tails for the next period.
+
+    tails: under `@<series>` where each series stood before. cadence_us: of REST channels.
+    """
+    found: list[Skip] = []
+    after = dict(tails)
+    if not table.num_rows:
+        return found, after
+    received = codes(column(table, "received_time"))
+    refilled = np.array(column(table, "source").to_pylist(), dtype=object) == REFILL
+    for series, rows, times, steps, status in _series(table, channel, cadence_us):
+        tail = tails.get(f"@{series}")
+        whole = _missing(times, steps, received[rows], tail, series, status)
+        found += whole
+        if refilled[rows].any():
+            kept = ~refilled[rows]
+            streamed = _missing(times[kept], steps[kept], received[rows][kept], tail, series, "refilled")
+            found += [
+                one for one in streamed if not any(one.last < other.next and other.last < one.next for other in whole)
+            ]
+        last = int(np.argmax(times))
+        if tail is None or tail.final_id is None or int(times[last]) > tail.final_id:
+            after[f"@{series}"] = Tail(int(received[rows][last]), int(times[last]))
+    return found, after
+
+
+def _series(table: pa.Table, channel: Channel, cadence_us: int | None) -> list[tuple[str, Ints, Ints, Ints, str]]:
+    """The time series of a table: name, row numbers, times, for each row the longest step to it, status of a hole."""
+    rows = np.arange(table.num_rows)
+    if channel.name == "kline":
+        names = np.array(column(table, "interval").to_pylist(), dtype=object)
+        opened = codes(column(table, "open_time"))
+        result = []
+        for name in sorted(set(names.tolist())):
+            step = interval_us(name)
+            if step is not None:
+                own: Bools = names == name
+                result.append((name, rows[own], opened[own], np.full(int(own.sum()), step), "open"))
+        return result
+    if channel.name == "funding_rate":
+        hours = column(table, "interval_hours")
+        known = ~hours.is_null().to_numpy(zero_copy_only=False)
+        times = codes(column(table, "funding_time"))
+        # A settlement is stamped some milliseconds after its hour.
+        steps = codes(hours)[known] * _UNITS_US["h"] + 60_000_000
+        return [("funding", rows[known], times[known], steps, "open")] if known.any() else []
+    if cadence_us is None:
+        return []
+    times = codes(column(table, "received_time"))
+    order = np.argsort(times, kind="stable")
+    return [("cadence", rows[order], times[order], np.full(len(times), int(cadence_us * PATIENCE)), "lost")]
+
+
+def _missing(times: Ints, steps: Ints, received: Ints, tail: Tail | None, series: str, status: str) -> list[Skip]:
+    if not len(times):
+        return []
+    before = np.concatenate((times[:1] if tail is None or tail.final_id is None else [tail.final_id], times[:-1]))
+    heard = np.concatenate((received[:1] if tail is None else [tail.received_us], received[:-1]))
+    found = []
+    for place in np.flatnonzero(times - before > steps):
+        step, length = int(steps[place]), int(times[place] - before[place])
+        missing = max(1, -(-length // step) - 1)
+        found.append(
+            Skip(
+                series, int(before[place]), int(times[place]), int(heard[place]), int(received[place]), missing, status
+            )
+        )
+    return found
