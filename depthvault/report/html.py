@@ -1,0 +1,234 @@
+"""The report as one page without any other file: styles inside, no scripts, no addresses. Mail programs show it too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from depthvault.durations import format_duration
+from depthvault.report.day import Cell, ChannelDay, Day
+from depthvault.report.text import VERDICTS, store_line
+from depthvault.report.words import clock, lasting, number, percent, size
+
+_GAPS_SHOWN = 40
+_WORST_SHOWN = 12
+
+STYLE = """
+:root{color-scheme:light}
+body{margin:0;background:#f4f5f7;color:#1c2430;font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:1040px;margin:0 auto;padding:28px 20px 40px}
+h1{font-size:26px;line-height:1.2;margin:0}h2{font-size:16px;margin:34px 0 10px}
+p{margin:6px 0}.quiet{color:#667085}
+.mono{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:12px}
+.badge{display:inline-block;padding:2px 12px;border-radius:12px;font-size:13px;font-weight:600;
+vertical-align:4px;margin-left:10px}
+.complete{background:#d5f0de;color:#14532d}.degraded{background:#fdeccd;color:#7a4100}
+.incomplete,.empty{background:#fbd9d5;color:#8c1d12}
+.cards{width:100%;border-collapse:separate;border-spacing:10px 0;margin:20px -10px 0;table-layout:fixed}
+.cards td{background:#fff;border:1px solid #e3e6eb;border-radius:10px;padding:12px 14px;vertical-align:top}
+.cards b{display:block;font-size:21px;line-height:1.3;font-weight:650;white-space:nowrap}
+.box{background:#fff;border:1px solid #e3e6eb;border-radius:10px;padding:4px 14px 8px;overflow-x:auto}
+.list{width:100%;border-collapse:collapse;font-variant-numeric:tabular-nums}
+.list th{font-size:12px;font-weight:600;color:#667085;text-align:left;padding:8px 10px 6px 0;white-space:nowrap}
+.list td{padding:5px 10px 5px 0;border-top:1px solid #eef0f3;white-space:nowrap}
+.list .r{text-align:right}.list .wide{white-space:normal}.list tr.first td{border-top:1px solid #cfd4dc}
+.heat{width:100%;border-collapse:separate;border-spacing:2px;table-layout:fixed;font-size:11px}
+.heat th{font-weight:500;color:#667085;text-align:center;padding:4px 0}
+.heat td.name,.heat th.name{width:236px;text-align:left;font-size:13px;white-space:nowrap;color:#1c2430}
+.heat td.c{height:22px;border-radius:3px;text-align:center;color:#1c2430}
+.heat .off{background:#eef0f3}.heat .full{background:#9fd8b3}.heat .good{background:#cbe9b4}
+.heat .fair{background:#f7dc9b}.heat .poor{background:#f3b587}.heat .missing{background:#dd6b5e;color:#fff}
+.heat .marked{box-shadow:inset 0 0 0 1.5px #a15c07}
+.key span{display:inline-block;padding:0 8px;border-radius:3px;margin-right:8px;font-size:12px}
+.bad{color:#a3271b;font-weight:600}.good-news{color:#1c6b3c}
+"""
+
+
+def html_report(day: Day) -> str:
+    """The whole page."""
+    so_far = "" if day.is_over else ' <span class="quiet">so far</span>'
+    head = (
+        f'<h1>{day.date:%A, %-d %B %Y}{so_far}<span class="badge {day.verdict}">{_verdict_word(day)}</span></h1>'
+        f'<p class="quiet">Depthvault, daily report. All times are UTC; made {day.made:%Y-%m-%d %H:%M:%S}. '
+        f"Archive period {format_duration(day.period)}. {VERDICTS[day.verdict].capitalize()}.</p>"
+    )
+    body = "".join(
+        (head, _cards(day), _heat(day), _channels(day), _gaps(day), _failures(day), _worst(day), _storage(day))
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>Depthvault {day.date}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
+    )
+
+
+def _verdict_word(day: Day) -> str:
+    return {"complete": "complete", "degraded": "degraded", "incomplete": "incomplete", "empty": "empty"}[day.verdict]
+
+
+def _cards(day: Day) -> str:
+    cards = (
+        (f"{number(day.archived)} / {number(day.expected)}", "channel periods archived"),
+        (number(day.rows), "rows"),
+        (number(day.open_gaps), "gaps that nothing closed"),
+        (size(day.bytes), "in the archive for this day"),
+        (lasting(day.disk.days_left), "of disk left at this rate"),
+    )
+    cells = "".join(f'<td><b>{escape(value)}</b><span class="quiet">{label}</span></td>' for value, label in cards)
+    return f'<table class="cards" role="presentation"><tr>{cells}</tr></table>'
+
+
+def _tone(cell: Cell) -> str:
+    if cell.condition == "missing":
+        return "missing"
+    if not cell.archived:
+        return "off"
+    share = cell.share
+    if share is None:
+        return "full"
+    tone = "full" if share >= 0.999 else "good" if share >= 0.99 else "fair" if share >= 0.9 else "poor"
+    return f"{tone} marked" if cell.condition == "degraded" else tone
+
+
+def _heat(day: Day) -> str:
+    if not day.channels:
+        return ""
+    hours = "".join(f"<th>{hour:02d}</th>" for hour in range(24))
+    rows = "".join(
+        f'<tr><td class="name">{_name(one)}</td>{"".join(map(_heat_cell, one.hours, range(24)))}</tr>'
+        for one in day.channels
+    )
+    key = (
+        '<p class="key quiet heat"><span class="full">whole</span><span class="good">≥ 99 %</span>'
+        '<span class="fair">≥ 90 %</span><span class="poor">less</span><span class="missing">missing</span>'
+        '<span class="off">not expected</span><span class="marked">degraded</span></p>'
+    )
+    return (
+        f'<h2>Coverage by hour</h2><div class="box"><table class="heat"><tr><th class="name"></th>{hours}</tr>{rows}'
+        f"</table>{key}</div>"
+    )
+
+
+def _heat_cell(cell: Cell, hour: int) -> str:
+    said = f"{hour:02d}:00, {cell.archived} of {cell.expected} periods"
+    if cell.share is not None:
+        said += f", {percent(cell.share)} covered"
+    if cell.degraded:
+        said += f", {cell.degraded} degraded"
+    shown = ""
+    if cell.condition == "missing":
+        shown = str(cell.expected - cell.archived)
+    elif cell.share is not None and cell.share < 0.99:
+        shown = f"{int(cell.share * 100)}"
+    return f'<td class="c {_tone(cell)}" title="{said}">{shown}</td>'
+
+
+def _name(one: ChannelDay) -> str:
+    return f'<span class="quiet">{escape(one.exchange)}</span> {escape(one.channel)}'
+
+
+def _table(header: Iterable[tuple[str, bool]], rows: Iterable[str]) -> str:
+    columns = "".join(f"<th{' class=r' if right else ''}>{name}</th>" for name, right in header)
+    return f'<div class="box"><table class="list"><tr>{columns}</tr>{"".join(rows)}</table></div>'
+
+
+def _channels(day: Day) -> str:
+    if not day.channels:
+        return ""
+    header = (
+        ("venue", False), ("channel", False), ("symbols", True), ("rows", True), ("covered", True), ("periods", True),
+        ("degraded", True), ("open gaps", True), ("bridged", True), ("doubles", True), ("bytes", True),
+    )  # fmt: skip
+    rows, before = [], ""
+    for one in day.channels:
+        first = ' class="first"' if before and one.exchange != before else ""
+        venue = escape(one.exchange) if one.exchange != before else ""
+        before = one.exchange
+        missing = one.archived < one.expected
+        bridged = one.gaps["bridged"] + one.gaps["refilled"]
+        rows.append(
+            f"<tr{first}><td>{venue}</td><td>{escape(one.channel)}</td>"
+            f"<td class=r>{number(len(one.symbols))}</td><td class=r>{number(one.rows)}</td>"
+            f"<td class=r>{percent(one.share)}</td>"
+            f'<td class="r{" bad" if missing else ""}">{one.archived} / {one.expected}</td>'
+            f"<td class=r>{one.degraded or '–'}</td>"
+            f'<td class="r{" bad" if one.open_gaps else ""}">{one.open_gaps or "–"}</td>'
+            f"<td class=r>{bridged or '–'}</td>"
+            f"<td class=r>{number(one.duplicates) if one.duplicates else '–'}</td>"
+            f"<td class=r>{size(one.bytes)}</td></tr>"
+        )
+    return f"<h2>Channels</h2>{_table(header, rows)}"
+
+
+def _gaps(day: Day) -> str:
+    if not day.gaps:
+        return '<h2>Gaps</h2><p class="good-news">Nothing is missing that was not bridged or refilled.</p>'
+    header = (
+        ("venue", False), ("channel", False), ("symbol", False), ("from", True), ("to", True), ("seconds", True),
+        ("ids between", True), ("cause", False), ("status", False),
+    )  # fmt: skip
+    more = len(day.gaps) - _GAPS_SHOWN
+    note = (
+        f'<p class="quiet">The {_GAPS_SHOWN} longest; {number(more)} more are in the table gaps.</p>'
+        if more > 0
+        else ""
+    )
+    return f"<h2>Gaps that nothing closed</h2>{_table(header, map(_gap, day.gaps[:_GAPS_SHOWN]))}{note}"
+
+
+def _gap(row: dict[str, Any]) -> str:
+    start, end = row["start_time"], row["end_time"]
+    seconds = f"{(end - start).total_seconds():.3f}" if start is not None and end is not None else "–"
+    ids = f"{row['last_id']} … {row['first_id']}" if row["last_id"] is not None else "–"
+    return (
+        f"<tr><td>{escape(row['exchange'])}</td><td>{escape(row['channel'])}</td><td>{escape(row['symbol'])}</td>"
+        f"<td class=r>{clock(start)}</td><td class=r>{clock(end)}</td><td class=r>{seconds}</td><td class=r>{ids}</td>"
+        f"<td>{escape(row['cause'])}</td><td>{escape(row['status'])}</td></tr>"
+    )
+
+
+def _failures(day: Day) -> str:
+    if not day.failures:
+        return ""
+    rows = (
+        f"<tr><td class=wide>{escape(text)}</td><td class=r>{number(count)}</td></tr>"
+        for text, count in day.failures.most_common(20)
+    )
+    return f"<h2>Expectations that did not hold</h2>{_table((('what must hold', False), ('failures', True)), rows)}"
+
+
+def _worst(day: Day) -> str:
+    worst = sorted(
+        (share, one.exchange, one.channel, symbol)
+        for one in day.channels
+        for share, symbol in one.worst
+        if share < 0.999
+    )
+    if not worst:
+        return ""
+    rows = (
+        f"<tr><td>{escape(exchange)}</td><td>{escape(channel)}</td><td>{escape(symbol)}</td>"
+        f"<td class=r>{percent(share)}</td></tr>"
+        for share, exchange, channel, symbol in worst[:_WORST_SHOWN]
+    )
+    header = (("venue", False), ("channel", False), ("symbol", False), ("covered", True))
+    return f"<h2>Least covered</h2>{_table(header, rows)}"
+
+
+def _storage(day: Day) -> str:
+    disk = day.disk
+    unread = (
+        f"<p>{day.unread} quality files are in the object store alone and are not counted here.</p>"
+        if day.unread
+        else ""
+    )
+    head = f'<span class="mono">{day.head}</span>' if day.head else "none yet"
+    return (
+        "<h2>Storage and proof</h2>"
+        f"<p>{escape(store_line(day))}.</p>{unread}"
+        f"<p>Disk: {size(disk.free)} free of {size(disk.total)}; journals {size(disk.journal)}, "
+        f"live {size(disk.live)}, archive {size(disk.archive)}; {size(disk.a_day)} a day.</p>"
+        f"<p>Manifest {number(day.number)} is the chain's head, SHA-256 {head}. "
+        "<span class=quiet>`depthvault verify` checks every byte against it.</span></p>"
+    )
