@@ -1,0 +1,96 @@
+"""Lighter: whole books in the stream, chained by nonce; a gap is mended by subscribing anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from simulator.testing import running
+from tests.collectors.session import (
+    caught_up,
+    collecting,
+    configuration,
+    events,
+    journal_rows,
+    simulated,
+    ticking,
+    until,
+)
+
+VENUE = "lighter"
+CHANNELS = ("depth_diff", "trade", "mark_price", "open_interest")
+
+
+def books(rows: list[Any], stream: str) -> list[dict[str, Any]]:
+    return [json.loads(row.body) for row in rows if row.kind == "frame" and row.stream == stream]
+
+
+def breaks(messages: list[dict[str, Any]]) -> int:
+    """Updates that do not follow the message before, whole books aside."""
+    found, last = 0, None
+    for message in messages:
+        book = message["order_book"]
+        if message["type"] == "update/order_book" and last is not None and book["nonce"] > last:
+            found += book["begin_nonce"] != last
+        last = book["nonce"] if message["type"].startswith("subscribed") else max(last or 0, book["nonce"])
+    return found
+
+
+async def test_books_come_in_the_stream_and_chain(tmp_path: Path) -> None:
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS)
+        async with collecting(config, VENUE) as collector:
+            async with ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 4, "all books are live")
+                await until(lambda: collector.recorder.counters.frames > 300, "some hundred frames")
+            await caught_up(collector, sim)
+            depth = [name for name, state in collector.recorder.states.items() if state.sync is not None]
+        rows = journal_rows(tmp_path / "data", VENUE)
+        assert len(depth) == 4, "three perpetuals and a spot market"
+        for stream in depth:
+            messages = books(rows, stream)
+            assert messages[0]["type"] == "subscribed/order_book"
+            assert len(messages) > 20
+            assert breaks(messages) == 0
+        assert events(rows, "gap") == []
+        assert not [row for row in rows if row.kind == "rest"], "nothing is fetched over REST to seed"
+        assert any(row.kind == "catalogue" for row in rows)
+        assert {row.stream.partition(":")[0] for row in rows if row.kind == "frame"} >= {
+            "order_book", "trade", "market_stats",
+        }  # fmt: skip
+
+
+async def test_nonce_gap_is_mended_by_subscribing_that_market_anew(tmp_path: Path) -> None:
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS)
+        async with collecting(config, VENUE) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 4, "all books are live")
+            stream = next(name for name, state in collector.recorder.states.items() if state.sync is not None)
+            symbol = collector.recorder.states[stream].stream.symbol
+            sim.control.fault(VENUE, "drop", stream=stream)
+            await until(lambda: collector.recorder.counters.gaps == 1, "the gap is declared")
+            await until(lambda: collector.books.states()["live"] == 4, "the book is whole again")
+        rows = journal_rows(tmp_path / "data", VENUE)
+        (gap,) = events(rows, "gap")
+        assert gap["symbol"] == symbol
+        assert [each["symbol"] for each in events(rows, "resync") if each["reason"] == "gap"] == [symbol]
+        market = stream.partition(":")[2]
+        sent = [json.loads(row.body) for row in rows if row.kind == "sent" and row.stream == ""]
+        unsubscribes = [each["channel"] for each in sent if each["type"] == "unsubscribe"]
+        assert unsubscribes == [f"order_book/{market}"]
+
+
+async def test_more_subscriptions_than_the_burst_limit_all_arrive(tmp_path: Path) -> None:
+    """The venue refuses the 39th message of a second without naming it; pacing keeps below, over all connections."""
+    async with running(simulated(tmp_path, symbols=14)) as sim:
+        config = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS, symbols_per_connection=7)
+        async with collecting(config, VENUE) as collector, ticking(sim):
+            await until(
+                lambda: all(state.since_subscribe for state in collector.recorder.states.values()),
+                "each stream delivers",
+                timeout=40,
+            )
+            assert len(collector.recorder.states) > 40
+            assert len(collector.feed.slots) > 1
+            assert collector.recorder.counters.refused == 0
