@@ -43,7 +43,7 @@ class LiveBinance(BinanceVenue):
         self._activity = 1.0 - (1.0 - rate) ** 0.25
         # Ids grow with the clock, so that a restarted simulator goes on above the ids it used before.
         self._futures_ids = IdSequence(start_ms * 200, holes=5)
-        self._history = max(1_000, 400_000 // max(1, config.symbols))
+        self._history = max(1_000, config.history // max(1, config.symbols))
         self._depth_ms = SPOT_DEPTH_MS if self.is_spot else FUTURES_DEPTH_MS
         make = binance_spot_instrument if self.is_spot else binance_futures_instrument
         for rank in range(config.symbols):

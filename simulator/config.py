@@ -14,11 +14,12 @@ class SimulatorConfig:
     """Options of one simulator.
 
     ``rate`` is the share of 100 ms windows with a change, as events a second and symbol (0 to 10: the venues'
-    cadence bounds it; more only makes the events larger). ``manual_clock`` stops the market but for
-    ``Control.advance``; with ``start_ms`` given the whole run is then a pure function of the seed.
-    ``clock_speed`` above 1 makes the market live faster than the wall clock, to blast clients.
+    cadence bounds it). ``manual_clock`` stops the market but for ``Control.advance``; with ``start_ms`` given the
+    whole run is then a pure function of the seed. ``clock_speed`` above 1 makes the market live faster than the
+    wall clock, to blast clients. ``history`` is how many trades of a venue REST can look back on.
     ``connection_lifetime``, ``ping_interval`` and ``pong_timeout`` are in seconds; None means the venue's own.
-    With ``replay`` only the venues of the recordings are served.
+    ``speed`` is that of a replay, None the fastest possible; with ``replay`` only the venues of the recordings
+    are served.
     """
 
     host: str = "127.0.0.1"
@@ -30,6 +31,7 @@ class SimulatorConfig:
     rate: float = 10.0
     book_levels: int = 300
     changes: int = 2
+    history: int = 200_000
     truth: Path | None = None
     faults: str = ""
     manual_clock: bool = False

@@ -9,10 +9,12 @@ kind                  parameters (``venue`` always; ``connection`` None means al
 drop                  stream, count = 1, connection (a pu, U or nonce gap)
 duplicate             stream, count = 1, connection
 malformed             stream, count = 1, connection (the JSON is cut off)
+late                  stream, connection (the next event comes after its successor)
 stall                 stream, seconds, connection (events are dropped until then)
 silent                stream (its next subscribe is acknowledged and delivers nothing)
 disconnect            connection (cut without a close frame)
 lifetime_cut          connection (the 24 h close)
+refuse_handshake      status = 451, count = 1 (of the next WebSocket handshakes)
 half_open             connection (open, and dead)
 server_shutdown       grace (seconds between the notice and the close)
 snapshot              symbol, place = lag | inside | event_end (of the next depth answer), count = 1
@@ -147,6 +149,14 @@ class Control:
         venue.desk.arm(venue.hub.streams, stream, Rule("drop", "stall", 1, connection, until))
         venue.fault("stall", stream=stream, until_ms=until, cause="order")
         return 1
+
+    def _order_late(self, venue: Venue, stream: str, connection: int | None = None) -> int:
+        venue.desk.arm(venue.hub.streams, stream, Rule("late", "order", 2, connection))
+        return 1
+
+    def _order_refuse_handshake(self, venue: Venue, status: int = 451, count: int = 1) -> int:
+        venue.handshake_refusals += [status] * count
+        return count
 
     def _order_silent(self, venue: Venue, stream: str) -> int:
         venue.silent_subscribes.append(stream)

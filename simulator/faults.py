@@ -144,7 +144,10 @@ class FaultDesk:
                 if rule.until_ms is None and hits >= rule.count:
                     continue
                 rule.hits[connection] = hits + 1
-                verdicts[connection] = (rule.kind, rule.cause)
+                if rule.kind == "late":  # the first event is held, the next lets it follow
+                    verdicts[connection] = ("late" if hits == 0 else "release", rule.cause)
+                else:
+                    verdicts[connection] = (rule.kind, rule.cause)
             if rule.until_ms is None and rule.hits and min(rule.hits.values()) >= rule.count:
                 stream.rules.remove(rule)
         if self.per_event:

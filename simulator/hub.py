@@ -62,6 +62,7 @@ class Connection:
         self.combined = combined
         self.names: dict[str, bool] = {}
         self.out: list[bytes] = []
+        self.held: dict[str, bytes] = {}
         self.transport: asyncio.Transport | None = None
         self.half_open = False
         self.closing = False
@@ -234,11 +235,15 @@ class Hub:
                 continue
             text = stream.opening + payload + stream.closing if connection.combined else payload
             kind, cause = verdicts.get(connection.id, ("", ""))
-            if kind != "drop":
+            if kind == "late":
+                connection.held[stream.name] = text_frame(text)
+            elif kind != "drop":
                 connection.queue(text_frame(text if kind != "malformed" else text[: len(text) * 2 // 3]))
             if kind == "duplicate":
                 connection.queue(text_frame(text))
-            if kind:
+            elif kind == "release":
+                connection.queue(connection.held.pop(stream.name))
+            if kind and kind != "release":
                 ids = ids if ids[1] else ids_of(payload)
                 self.ledger.note(
                     self.venue,

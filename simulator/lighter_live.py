@@ -70,7 +70,7 @@ class LiveLighter(Venue):
         self.refused_messages = 0
         rate = min(max(config.rate, 0.0), 10.0) / 10.0
         self._activity = 1.0 - (1.0 - rate) ** 0.25
-        self._history = max(500, 200_000 // max(1, config.symbols))
+        self._history = max(500, config.history // 4 // max(1, config.symbols))
         self.height = self.hub.stream("height")
         self.all_stats = self.hub.stream("market_stats:all")
         for rank in range(config.symbols):

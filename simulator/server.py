@@ -173,6 +173,10 @@ class Simulator:
             if PREFIXES[key] != prefix:
                 continue
             if request.headers.get("Upgrade", "").lower() == "websocket":
+                if venue.handshake_refusals:
+                    status = venue.handshake_refusals.pop(0)
+                    venue.fault("refuse_handshake", path=request.path, status=status)
+                    return web.Response(status=status)
                 raw = request.rel_url.raw_path.lstrip("/").partition("/")[2]
                 if isinstance(venue, LiveLighter):
                     return await lighter_ws.handle(venue, request, raw)

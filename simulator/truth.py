@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -249,38 +249,72 @@ class Truth:
 
         Raises ``KeyError`` when the ledger does not hold a book of that symbol starting at or before the id.
         """
-        wanted = symbol.encode()
-        state: tuple[dict[int, int], dict[int, int]] | None = None
-        meta: dict[str, Any] = {}
-        at = 0
+        return self.books(venue, {symbol: [update_id]}, session=session)[symbol, update_id]
+
+    def books(
+        self, venue: str, wanted: Mapping[str, Iterable[int]], *, session: str | None = None
+    ) -> dict[tuple[str, int], TrueBook]:
+        """Many books in one pass over the ledger: ``{(symbol, update id): book}``.
+
+        Raises ``KeyError`` as :meth:`book`.
+        """
+        replays = {symbol.encode(): _BookReplay(sorted(set(ids))) for symbol, ids in wanted.items()}
         for name, path in self._files(venue, BOOK):
             if session is not None and name != session:
                 continue
             for line in _lines(path):
-                _, _, line_symbol, text = line.split(b"\t", 3)
-                if line_symbol != wanted:
-                    continue
-                if text.startswith(b"{"):
-                    start = json.loads(text)
-                    if start["id"] > update_id:
-                        break
-                    meta, at = start, start["id"]
-                    state = (dict(start["bids"]), dict(start["asks"]))
-                    continue
-                if state is None:
-                    continue
-                for change in text.decode().split(";"):
-                    change_id, side, price, size = map(int, change.split(":"))
-                    if change_id > update_id:
-                        break
-                    at = change_id
-                    if size:
-                        state[side][price] = size
-                    else:
-                        state[side].pop(price, None)
-        if state is None:
-            raise KeyError(f"no book of {venue} {symbol} at or before {update_id}")
-        return _true_book(at, state, meta)
+                _, _, symbol, text = line.split(b"\t", 3)
+                replay = replays.get(symbol)
+                if replay is not None:
+                    replay.feed(text)
+        found: dict[tuple[str, int], TrueBook] = {}
+        for symbol, replay in replays.items():
+            replay.finish()
+            for update_id in replay.ids:
+                if update_id not in replay.books:
+                    raise KeyError(f"no book of {venue} {symbol.decode()} at or before {update_id}")
+                found[symbol.decode(), update_id] = replay.books[update_id]
+        return found
+
+
+class _BookReplay:
+    """One symbol's book, stopped at the ids that are asked for."""
+
+    def __init__(self, ids: list[int]) -> None:
+        self.ids = ids
+        self.books: dict[int, TrueBook] = {}
+        self._next = 0
+        self._state: tuple[dict[int, int], dict[int, int]] | None = None
+        self._meta: dict[str, Any] = {}
+        self._at = 0
+
+    def feed(self, text: bytes) -> None:
+        if text.startswith(b"{"):
+            start = json.loads(text)
+            self._reach(start["id"])
+            self._meta, self._at = start, start["id"]
+            self._state = (dict(start["bids"]), dict(start["asks"]))
+            return
+        if self._state is None or self._next >= len(self.ids):
+            return
+        for change in text.decode().split(";"):
+            change_id, side, price, size = map(int, change.split(":"))
+            self._reach(change_id)
+            self._at = change_id
+            if size:
+                self._state[side][price] = size
+            else:
+                self._state[side].pop(price, None)
+
+    def _reach(self, change_id: int) -> None:
+        """Keep the books asked for at ids below the coming change."""
+        while self._next < len(self.ids) and self.ids[self._next] < change_id:
+            if self._state is not None:
+                self.books[self.ids[self._next]] = _true_book(self._at, self._state, self._meta)
+            self._next += 1
+
+    def finish(self) -> None:
+        self._reach(1 << 62)
 
 
 def _true_book(at: int, state: tuple[dict[int, int], dict[int, int]], meta: dict[str, Any]) -> TrueBook:

@@ -24,6 +24,7 @@ class Venue:
         self.hub = Hub(key, ledger, self.desk, self.now_ms, self.make_stream)
         self.silent_subscribes: list[str] = []
         self.rest_orders: list[tuple[str, str, float]] = []
+        self.handshake_refusals: list[int] = []
 
     def now_ms(self) -> int:
         """The venue's clock in milliseconds."""

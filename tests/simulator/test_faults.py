@@ -76,6 +76,30 @@ async def test_a_stall_silences_one_stream_for_its_time() -> None:
         assert {m["stream"] for m in await client.drain()} == {STREAM, "ethusdt@depth@100ms"}
 
 
+async def test_a_late_event_comes_after_its_successor(tmp_path: Path) -> None:
+    async with (
+        running(manual(truth=tmp_path)) as sim,
+        connect(sim, SPOT, f"/stream?streams={STREAM}") as client,
+    ):
+        sim.control.fault(SPOT, "late", stream=STREAM)
+        sim.control.advance(1)
+        events, everything = await heard(client), generated(sim.truth(), SPOT)
+        assert events == [everything[1], everything[0], *everything[2:]]
+        (fault,) = sim.truth().faults(SPOT)
+        assert (fault["kind"], fault["final_id"]) == ("late", everything[0]["u"])
+
+
+async def test_a_refused_handshake_has_the_ordered_status() -> None:
+    async with running(manual()) as sim:
+        sim.control.fault(SPOT, "refuse_handshake", status=451)
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with connect(sim, SPOT, "/stream"):
+                pass
+        assert refused.value.status == 451
+        async with connect(sim, SPOT, "/stream") as client:
+            assert (await client.subscribe(STREAM))["result"] is None
+
+
 async def test_a_silent_subscription_is_acknowledged_and_dead_until_asked_again() -> None:
     async with running(manual()) as sim, connect(sim, SPOT, "/stream") as client:
         sim.control.fault(SPOT, "silent", stream=STREAM)

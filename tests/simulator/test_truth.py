@@ -52,6 +52,9 @@ async def test_a_book_can_be_asked_at_every_id_and_not_before_the_first(tmp_path
         last = truth.book("binance_spot", "BTCUSDT", events[-1]["u"])
         assert {p: q for p, q in book.bids.items() if float(q)} == last.bids
         assert {p: q for p, q in book.asks.items() if float(q)} == last.asks
+        many = truth.books("binance_spot", {"BTCUSDT": [events[-1]["u"], events[2]["u"]]})
+        assert many["BTCUSDT", events[-1]["u"]] == last
+        assert many["BTCUSDT", events[2]["u"]] == truth.book("binance_spot", "BTCUSDT", events[2]["u"])
         with pytest.raises(KeyError):
             truth.book("binance_spot", "BTCUSDT", events[0]["U"] - 10_000)
         with pytest.raises(KeyError):
