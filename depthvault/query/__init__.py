@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
+from depthvault.query.replay import Event, Gap, Notice, Stream
 from depthvault.query.statement import Format
-from depthvault.query.vault import Moment, Vault, open_vault
+from depthvault.query.text import Moment
+from depthvault.query.vault import Vault, open_vault
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,4 +32,4 @@ def run(
     return statement.run(vault.catalog, sql, format, out=out, console=console, limit=limit)
 
 
-__all__ = ["Format", "Moment", "Vault", "open_vault", "run"]
+__all__ = ["Event", "Format", "Gap", "Moment", "Notice", "Stream", "Vault", "open_vault", "run"]

@@ -23,6 +23,7 @@ import pyarrow as pa
 from depthvault.errors import ArchiveError
 from depthvault.query import derived, pruning
 from depthvault.query.sources import FileSet, TableFile, Token
+from depthvault.query.text import quote
 from depthvault.schemas import CHANNELS, QUALITY
 
 TABLES: tuple[str, ...] = (*CHANNELS, *QUALITY)
@@ -62,11 +63,6 @@ def columns(table: str) -> list[tuple[str, str]]:
     """Name and DuckDB type of each column of a view: `exchange` first."""
     named = [(name, sql_type(schema_of(table).field(name).type)) for name in schema_of(table).names]
     return [("exchange", "VARCHAR"), *(column for column in named if column[0] != "exchange")]
-
-
-def quote(text: str) -> str:
-    """`text` as an SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _quoted(paths: Iterable[str]) -> str:

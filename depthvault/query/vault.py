@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
-from depthvault.book import reconstruct
+from depthvault.book import reconstruct, sampling
 from depthvault.book.reconstruct import Book
 from depthvault.config import Config, Exchanges, Secrets, load_config
 from depthvault.durations import parse_duration
@@ -19,9 +19,11 @@ from depthvault.errors import ConfigError, UsageError
 from depthvault.exchanges import exchange as create_exchange
 from depthvault.exchanges.base import Exchange
 from depthvault.layout import Layout
-from depthvault.query import statement
-from depthvault.query.catalog import Catalog, Secret, columns, quote
+from depthvault.query import replay, statement
+from depthvault.query.catalog import Catalog, Secret, columns
+from depthvault.query.replay import Event, Gap, Notice, Stream
 from depthvault.query.sources import LocalSources, StoreSources
+from depthvault.query.text import Moment, literal, moment, quote
 from depthvault.schemas import CHANNELS
 from depthvault.seal.receipts import read_receipt
 from depthvault.seal.spans import SpanIndex, Window
@@ -30,26 +32,8 @@ from depthvault.seal.unsealed import unsealed
 if TYPE_CHECKING:
     from depthvault.archive.store import Store
 
-Moment = datetime | str
-"""A time: an aware datetime, or ISO 8601 text. Without an offset it is UTC."""
-
 _BATCH_ROWS = 16_384
 _AHEAD = 16
-
-
-def moment(value: Moment) -> datetime:
-    """`value` as an aware UTC time. UsageError naming a text that is none."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise UsageError(f"not a time: {value!r} (write 2026-11-20T04:00 or 2026-11-20T04:00:00.5Z)") from error
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def literal(value: datetime) -> str:
-    """A time as an SQL constant, exact to the microsecond."""
-    return f"TIMESTAMPTZ '{value.astimezone(UTC).isoformat(sep=' ', timespec='microseconds')}'"
 
 
 class Vault:
@@ -120,7 +104,20 @@ class Vault:
             step = parse_duration(every)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        return reconstruct.books(self, exchange, symbol, moment(start), moment(end), step, depth)
+        return sampling.books(self, exchange, symbol, moment(start), moment(end), step, depth)
+
+    def replay(
+        self, streams: Iterable[Stream | str | tuple[str, str, str]], start: Moment, end: Moment
+    ) -> Iterator[Event | Gap | Notice]:
+        """Events of many streams (`binance_futures/depth_diff/BTCUSDT`, …) received in [start, end), in that order.
+
+        Each event comes right after the `Gap` before it, if there is one; what happened to the recorders (`Notice`)
+        comes where it happened.
+        """
+        wanted = [Stream.parse(stream) for stream in streams]
+        for stream in wanted:
+            check_exchange(stream.exchange)
+        return replay.replay(self, wanted, moment(start), moment(end))
 
     def arrow(self, query: str, batch_rows: int = _BATCH_ROWS) -> pa.RecordBatchReader:
         """The answer of one reading statement as Arrow batches of at most `batch_rows` rows, made as they are read."""

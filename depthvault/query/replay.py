@@ -1,0 +1,269 @@
+"""The past as it came in: events of many streams, merged by the time of receipt, with what is missing told in-band."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from depthvault.book.events import Floats, Integers
+from depthvault.clock import datetime_from_ns
+from depthvault.errors import UsageError
+from depthvault.query.text import literal, quote
+from depthvault.schemas import CHANNELS
+
+NOTICES = ("start", "stop", "connect", "disconnect", "roll", "gap", "resync", "stale")
+"""Kinds of `collector_event` that a replay passes on."""
+
+_IDS: dict[str, tuple[str, str]] = {
+    "depth_diff": ("coalesce(prev_final_update_id, first_update_id - 1)", "final_update_id"),
+    "agg_trade": ("agg_trade_id - 1", "agg_trade_id"),
+}
+"""Of channels whose ids prove completeness: the id that must have come before a row, and the row's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One channel of one symbol."""
+
+    exchange: str
+    channel: str
+    symbol: str
+
+    @classmethod
+    def parse(cls, value: Stream | str | tuple[str, str, str]) -> Stream:
+        """`binance_futures/depth_diff/BTCUSDT`, or a tuple of the three. UsageError when it is neither."""
+        if isinstance(value, Stream):
+            return value
+        parts = tuple(value.split("/", 2)) if isinstance(value, str) else tuple(value)
+        if len(parts) != 3 or not all(parts):
+            raise UsageError(f"not a stream: {value!r} (write binance_futures/depth_diff/BTCUSDT)")
+        stream = cls(*parts)
+        if stream.channel not in CHANNELS:
+            raise UsageError(f"no channel {stream.channel!r}; there are {', '.join(CHANNELS)}")
+        return stream
+
+    def __str__(self) -> str:
+        return f"{self.exchange}/{self.channel}/{self.symbol}"
+
+
+class Event:
+    """One row of a stream. Columns are read by name: `event["price"]`. `received` is µs since the epoch."""
+
+    __slots__ = ("_batch", "_row", "received", "stream")
+
+    def __init__(self, stream: Stream, received: int, batch: _Batch, row: int) -> None:
+        self.stream, self.received, self._batch, self._row = stream, received, batch, row
+
+    @property
+    def received_time(self) -> datetime:
+        return datetime_from_ns(self.received * 1000)
+
+    def __getitem__(self, column: str) -> Any:
+        return self._batch.column(column)[self._row]
+
+    def levels(self, side: str) -> tuple[Floats, Floats]:
+        """Prices and sizes of the `bid` or `ask` levels, without copying."""
+        return self._batch.levels(f"{side}_prices", self._row), self._batch.levels(f"{side}_sizes", self._row)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All columns."""
+        row: dict[str, Any] = self._batch.rows.slice(self._row, 1).to_pylist()[0]
+        row.pop("_released", None)
+        row.pop("_before", None)
+        row.pop("_id", None)
+        return row
+
+    def __repr__(self) -> str:
+        return f"<Event {self.stream} {self.received_time:%Y-%m-%d %H:%M:%S.%f}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Before the event that follows, events of `stream` are missing: those after `last_id` and before `next_id`."""
+
+    stream: Stream
+    received: int
+    last_id: int
+    next_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What happened to a recorder: `kind` is one of `NOTICES`, `detail` what it noted."""
+
+    exchange: str
+    received: int
+    kind: str
+    instance: str
+    channel: str | None
+    symbol: str
+    detail: dict[str, Any]
+
+
+class _Batch:
+    """Rows of a stream in the order of their release; columns become Python lists when they are first asked for."""
+
+    __slots__ = ("_columns", "_levels", "released", "rows")
+
+    def __init__(self, rows: pa.RecordBatch) -> None:
+        self.rows = rows
+        self.released: Integers = rows.column("_released").cast(pa.int64()).to_numpy(zero_copy_only=False)
+        self._columns: dict[str, Sequence[Any]] = {}
+        self._levels: dict[str, tuple[Integers, Floats]] = {}
+
+    def column(self, name: str) -> Sequence[Any]:
+        if name not in self._columns:
+            if name not in self.rows.schema.names:
+                raise KeyError(name)
+            self._columns[name] = self.rows.column(name).to_pylist()
+        return self._columns[name]
+
+    def levels(self, name: str, row: int) -> Floats:
+        if name not in self._levels:
+            lists = self.rows.column(name)
+            self._levels[name] = lists.offsets.to_numpy(), lists.values.to_numpy()
+        offsets, values = self._levels[name]
+        return values[offsets[row] : offsets[row + 1]]
+
+
+class Archive(Protocol):
+    """What a replay reads from."""
+
+    def arrow(self, query: str) -> pa.RecordBatchReader:
+        """The answer of one statement."""
+
+
+def _query(stream: Stream, start: datetime, end: datetime) -> str:
+    channel = CHANNELS[stream.channel]
+    order = ", ".join(f'"{name}"' for name in channel.order)
+    # An event of a chain counts when it and all before it had been received: one that another instance bridged may
+    # have come in after its successor.
+    released, extra = "received_time", ""
+    if stream.channel in _IDS:
+        before, own = _IDS[stream.channel]
+        released = f"max(received_time) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
+        extra = f", {before} AS _before, {own} AS _id"
+    return (
+        f"SELECT *, {released} AS _released{extra} FROM {stream.channel} WHERE exchange = {quote(stream.exchange)} "
+        f"AND symbol = {quote(stream.symbol)} AND received_time >= {literal(start)} AND received_time < {literal(end)} "
+        f"ORDER BY _released, {order}"
+    )
+
+
+def _notices(archive: Archive, exchanges: Iterable[str], start: datetime, end: datetime) -> Iterator[Notice]:
+    named = ", ".join(map(quote, sorted(set(exchanges))))
+    kinds = ", ".join(map(quote, NOTICES))
+    reader = archive.arrow(
+        "SELECT exchange, received_time, kind, instance, channel, symbol, detail FROM collector_event "
+        f"WHERE exchange IN ({named}) AND kind IN ({kinds}) AND received_time >= {literal(start)} "
+        f"AND received_time < {literal(end)} ORDER BY received_time, kind, instance"
+    )
+    for batch in reader:
+        received = batch.column("received_time").cast(pa.int64()).to_pylist()
+        for row, moment in zip(batch.to_pylist(), received, strict=True):
+            detail = json.loads(row["detail"]) if row["detail"] else {}
+            yield Notice(row["exchange"], moment, row["kind"], row["instance"], row["channel"], row["symbol"], detail)
+
+
+@dataclass(slots=True)
+class _Source:
+    """One stream being read: the current batch and the first row of it that is not given out."""
+
+    stream: Stream
+    reader: Iterator[pa.RecordBatch]
+    batch: _Batch | None = None
+    row: int = 0
+    last_id: int | None = None
+    gaps: dict[int, Gap] = field(default_factory=dict)
+
+    def advance(self) -> None:
+        """Go to the next batch that has rows."""
+        self.batch, self.row, self.gaps = None, 0, {}
+        for rows in self.reader:
+            if rows.num_rows:
+                self.batch = _Batch(rows)
+                self._find_gaps()
+                return
+
+    def _find_gaps(self) -> None:
+        assert self.batch is not None
+        if "_id" not in self.batch.rows.schema.names:
+            return
+        own: Integers = self.batch.rows.column("_id").to_numpy(zero_copy_only=False)
+        before: Integers = self.batch.rows.column("_before").to_numpy(zero_copy_only=False)
+        whole = np.zeros(own.size, np.bool_)
+        epoch = np.zeros(own.size, np.int64)
+        if self.stream.channel == "depth_diff":  # a whole book in the stream begins a new chain
+            whole = np.asarray(self.batch.rows.column("is_snapshot").to_numpy(zero_copy_only=False), np.bool_)
+            epoch = self.batch.rows.column("epoch").to_numpy(zero_copy_only=False).astype(np.int64)
+        last = np.concatenate(([own[0] if self.last_id is None else self.last_id], own[:-1]))
+        anew = np.concatenate(([False], epoch[1:] != epoch[:-1]))
+        missing: npt.NDArray[np.bool_] = ((before > last) | anew) & ~whole
+        if self.last_id is None:
+            missing[0] = False
+        for row in np.flatnonzero(missing).tolist():
+            self.gaps[row] = Gap(self.stream, int(self.batch.released[row]), int(last[row]), int(before[row]) + 1)
+        self.last_id = int(own[-1])
+
+
+def replay(
+    archive: Archive, streams: Iterable[Stream | str | tuple[str, str, str]], start: datetime, end: datetime
+) -> Iterator[Event | Gap | Notice]:
+    """Events of `streams` received in [start, end), in the order of receipt, each right after the `Gap` before it.
+
+    At the same microsecond the order is that of `streams`. Notices of the streams' exchanges come where they happened.
+    """
+    wanted = [Stream.parse(value) for value in streams]
+    if not wanted:
+        raise UsageError("replay needs at least one stream")
+    sources = [_Source(stream, iter(archive.arrow(_query(stream, start, end)))) for stream in wanted]
+    for source in sources:
+        source.advance()
+    notices = _notices(archive, (stream.exchange for stream in wanted), start, end)
+    notice = next(notices, None)
+    while True:
+        open_sources = [source for source in sources if source.batch is not None]
+        if not open_sources:
+            break
+        # Up to here every open stream is known to the end.
+        horizon = min(int(source.batch.released[-1]) for source in open_sources if source.batch is not None)
+        for event, gap in _merged(open_sources, horizon):
+            while notice is not None and notice.received <= event.received:
+                yield notice
+                notice = next(notices, None)
+            if gap is not None:
+                yield gap
+            yield event
+        for source in open_sources:
+            if source.batch is not None and source.row == source.batch.released.size:
+                source.advance()
+    while notice is not None:
+        yield notice
+        notice = next(notices, None)
+
+
+def _merged(sources: Sequence[_Source], horizon: int) -> Iterator[tuple[Event, Gap | None]]:
+    """The rows of `sources` released by `horizon`, merged."""
+    ends = []
+    for source in sources:
+        assert source.batch is not None
+        ends.append(int(np.searchsorted(source.batch.released, horizon, side="right")))
+    parts = [(source, source.row, end) for source, end in zip(sources, ends, strict=True) if end > source.row]
+    times = np.concatenate([source.batch.released[low:high] for source, low, high in parts if source.batch])
+    numbers = np.repeat(np.arange(len(parts)), [high - low for _, low, high in parts])
+    rows = np.concatenate([np.arange(low, high) for _, low, high in parts])
+    order = np.argsort(times, kind="stable")
+    held = [(source.stream, source.batch, source.gaps) for source, _, _ in parts]
+    for source, end in zip(sources, ends, strict=True):
+        source.row = max(source.row, end)
+    for moment, number, row in zip(times[order].tolist(), numbers[order].tolist(), rows[order].tolist(), strict=True):
+        stream, batch, gaps = held[number]
+        assert batch is not None
+        yield Event(stream, moment, batch, row), gaps.get(row)
