@@ -173,8 +173,8 @@ class Simulator:
             if PREFIXES[key] != prefix:
                 continue
             if request.headers.get("Upgrade", "").lower() == "websocket":
-                if venue.handshake_refusals:
-                    status = venue.handshake_refusals.pop(0)
+                status = venue.refuse_handshake()
+                if status is not None:
                     venue.fault("refuse_handshake", path=request.path, status=status)
                     return web.Response(status=status)
                 raw = request.rel_url.raw_path.lstrip("/").partition("/")[2]

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterator
 
 from simulator.config import SimulatorConfig
 from simulator.faults import FaultDesk, FaultSpec
 from simulator.hub import Connection, Hub, Stream
 from simulator.truth import FAULTS, REST, Ledger
+
+CONNECTION_LIMITS = {
+    "binance_spot": (300, 300_000),
+    "binance_futures": (300, 300_000),
+    "lighter": (255, 60_000),
+}
+"""New connections of one IP and the milliseconds in which they count (that of futures is taken from spot)."""
 
 
 class Venue:
@@ -25,6 +33,7 @@ class Venue:
         self.silent_subscribes: list[str] = []
         self.rest_orders: list[tuple[str, str, float]] = []
         self.handshake_refusals: list[int] = []
+        self._handshakes: deque[int] = deque()
 
     def now_ms(self) -> int:
         """The venue's clock in milliseconds."""
@@ -49,6 +58,20 @@ class Venue:
     @property
     def used_weight(self) -> int:
         raise NotImplementedError
+
+    def refuse_handshake(self) -> int | None:
+        """The HTTP status with which this handshake is refused; None lets it in.
+
+        The limits on new connections are documented (``CONNECTION_LIMITS``), the status 429 is assumed.
+        """
+        if self.handshake_refusals:
+            return self.handshake_refusals.pop(0)
+        limit, window_ms = CONNECTION_LIMITS[self.key]
+        now = self.now_ms()
+        while self._handshakes and self._handshakes[0] <= now - window_ms:
+            self._handshakes.popleft()
+        self._handshakes.append(now)
+        return 429 if self.config.message_limits and len(self._handshakes) > limit else None
 
     def is_silenced(self, name: str) -> bool:
         """True when this subscription, by order or by schedule, is acknowledged and never delivers."""

@@ -144,6 +144,19 @@ async def test_a_shutdown_is_announced_without_subscription_and_then_done() -> N
         assert (await other.ask({"method": "LIST_SUBSCRIPTIONS", "id": 1}))["result"] == []
 
 
+async def test_a_reconnect_storm_is_refused() -> None:
+    async with running(manual(message_limits=True)) as sim:
+        venue = sim.simulator.venues[SPOT]
+        assert [venue.refuse_handshake() for _ in range(300)] == [None] * 300
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with connect(sim, SPOT, "/stream"):
+                pass
+        assert refused.value.status == 429
+        sim.control.advance(301)
+        async with connect(sim, SPOT, "/stream"):
+            pass
+
+
 async def test_a_path_that_is_no_stream_is_refused() -> None:
     async with running(manual()) as sim:
         with pytest.raises(aiohttp.WSServerHandshakeError):
