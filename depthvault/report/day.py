@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -94,14 +94,14 @@ class ChannelDay:
 
 @dataclass(slots=True)
 class Day:
-    """All that the report says. Times are UTC."""
+    """All that the report says. Times are UTC. failures: by expectation, venue and channel, how often it failed."""
 
     date: date
     made: datetime
     period: timedelta
     channels: list[ChannelDay]
     gaps: list[dict[str, Any]]
-    failures: Counter[str]
+    failures: Counter[tuple[str, str, str]]
     number: int
     head: str | None
     store: bool
@@ -151,28 +151,37 @@ class Day:
 
 
 def day_of(
-    layout: Layout, state: ArchiveState, day: date, made: datetime, disk: Disk, *, store: bool, grace: timedelta
+    layout: Layout,
+    state: ArchiveState,
+    day: date,
+    made: datetime,
+    disk: Disk,
+    *,
+    enabled: Collection[str],
+    store: bool,
+    grace: timedelta,
 ) -> Day:
     """The facts of `day` as they stood at `made`.
 
+    enabled: venues that are recorded, so that periods of theirs are expected.
     grace: how long after a period's end its archive is waited for before it counts as missing.
     """
     entries = [entry for unit, entry in sorted(state.current.items()) if unit[0] == "hour" and _date(unit[3]) == day]
     channels: dict[tuple[str, str], ChannelDay] = {}
     for key, first in _first_periods(state).items():
         one = ChannelDay(*key)
-        if one.channel in POLLED:
+        if one.channel in POLLED or one.exchange not in enabled:
             continue
         for period in _periods(layout, day):
             if first <= period.label and period.end + grace <= made:
                 one.hours[period.start.hour].expected += 1
         if one.expected:
             channels[key] = one
-    failures: Counter[str] = Counter()
+    failures: Counter[tuple[str, str, str]] = Counter()
     for entry in entries:
         one = channels.setdefault((entry.exchange, entry.channel), ChannelDay(entry.exchange, entry.channel))
         _add(one, entry, layout, state)
-        failures.update(f"{entry.exchange} {entry.channel}: {_expectation(text)}" for text in entry.failed)
+        failures.update((_expectation(text), entry.exchange, entry.channel) for text in entry.failed)
     coverage, unread = _quality(layout, state, entries, "coverage")
     gaps, more_unread = _quality(layout, state, entries, "gaps")
     _add_coverage(channels, coverage)

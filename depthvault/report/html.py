@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from html import escape
 from typing import Any
@@ -163,7 +164,7 @@ def _channels(day: Day) -> str:
 
 def _gaps(day: Day) -> str:
     if not day.gaps:
-        return '<h2>Gaps</h2><p class="good-news">Nothing is missing that was not bridged or refilled.</p>'
+        return '<h2>Gaps</h2><p class="good-news">No chain is broken: between what was recorded nothing is missing.</p>'
     header = (
         ("venue", False), ("channel", False), ("symbol", False), ("from", True), ("to", True), ("seconds", True),
         ("ids between", True), ("cause", False), ("status", False),
@@ -191,11 +192,16 @@ def _gap(row: dict[str, Any]) -> str:
 def _failures(day: Day) -> str:
     if not day.failures:
         return ""
+    groups: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for (meaning, exchange, channel), count in sorted(day.failures.items()):
+        groups[meaning, exchange][channel] += count
     rows = (
-        f"<tr><td class=wide>{escape(text)}</td><td class=r>{number(count)}</td></tr>"
-        for text, count in day.failures.most_common(20)
+        f"<tr><td class=wide>{escape(meaning)}</td><td>{escape(exchange)}</td>"
+        f"<td class=wide>{escape(', '.join(channels))}</td><td class=r>{number(channels.total())}</td></tr>"
+        for (meaning, exchange), channels in sorted(groups.items(), key=lambda item: -item[1].total())
     )
-    return f"<h2>Expectations that did not hold</h2>{_table((('what must hold', False), ('failures', True)), rows)}"
+    header = (("what must hold", False), ("venue", False), ("channels where it did not", False), ("times", True))
+    return f"<h2>Expectations that did not hold</h2>{_table(header, rows)}"
 
 
 def _worst(day: Day) -> str:
@@ -230,5 +236,5 @@ def _storage(day: Day) -> str:
         f"<p>Disk: {size(disk.free)} free of {size(disk.total)}; journals {size(disk.journal)}, "
         f"live {size(disk.live)}, archive {size(disk.archive)}; {size(disk.a_day)} a day.</p>"
         f"<p>Manifest {number(day.number)} is the chain's head, SHA-256 {head}. "
-        "<span class=quiet>`depthvault verify` checks every byte against it.</span></p>"
+        "<span class=quiet><code>depthvault verify</code> checks every byte against it.</span></p>"
     )

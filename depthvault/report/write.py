@@ -36,7 +36,16 @@ def write_report(config: Config, day: date, now: datetime, *, store: bool) -> Re
     """
     layout = config.layout
     patience = min(_PATIENCE, 3 * config.archive.period) + config.archive.seal_grace
-    facts = day_of(layout, log.load(layout), day, now, measure(layout, now), store=store, grace=patience)
+    facts = day_of(
+        layout,
+        log.load(layout),
+        day,
+        now,
+        measure(layout, now),
+        enabled=config.exchanges.enabled().keys(),
+        store=store,
+        grace=patience,
+    )
     folder = layout.reports / day.isoformat()
     report = Report(facts, title(facts), text_report(facts), html_report(facts), folder)
     write_atomic(folder / "report.html", report.html.encode())
