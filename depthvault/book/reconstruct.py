@@ -1,4 +1,5 @@
 """The whole book at one moment of the past, with its provenance: where it starts, what was applied, what is certain.
+
 An event counts when it had been received. A break in the chain is never hidden: the state after it says `gap_crossed`.
 """
 
