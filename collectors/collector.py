@@ -48,6 +48,7 @@ from depthvault.rest.weight import Priority, WeightBudget
 LOG = logging.getLogger("depthvault.collector")
 
 CLOCK_INTERVAL = 600.0  # seconds between two looks at NTP and the venue's round trip
+NOTICE_SETTLE = 2.0
 CATALOGUE_RETRY = (1.0, 60.0)
 VOLUME_EVERY = 12  # volumes are asked for at every so many refreshes of the catalogue: they are heavy and change slowly
 
@@ -154,6 +155,7 @@ class Collector:
             self._connected_slot,
         )
         self.recorder.on_event = self._alarms.note
+        self.recorder.on_notice = self._refresh.set
         self.recorder.event("environment", environment())
         self._alarms.tell("start", f"recording begins: {self.journal.path.name}")
         health = Health(self)
@@ -221,6 +223,7 @@ class Collector:
             try:
                 async with asyncio.timeout(self.exchange.config.instrument_interval.total_seconds()):
                     await self._refresh.wait()
+                await asyncio.sleep(NOTICE_SETTLE)  # notices come in bursts, and sometimes before the catalogue
             except TimeoutError:
                 pass
 
@@ -265,7 +268,7 @@ class Collector:
             rank = ranks.get(stream.symbol, 0)
             state = states.get(stream.name)
             if state is None:
-                state = states[stream.name] = StreamState(stream)
+                state = states[stream.name] = StreamState(stream, notice=stream.channel == "instrument")
             state.rank, state.busy = rank, rank < BUSY_SYMBOLS
             if stream.channel == "depth_diff":
                 state.sync = self.books.track(stream, rank)

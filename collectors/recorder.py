@@ -44,12 +44,14 @@ class Receiving(Protocol):
 class StreamState:
     """What is known of one subscription. Times are monotonic ns; 0: never.
 
-    busy: among the most active symbols. stage: what the watchdog has done about its silence.
+    busy: among the most active symbols. notice: its frames tell of listings. stage: what the watchdog has done about
+    its silence.
     """
 
     stream: Stream
     sync: BookSync | None = None
     busy: bool = False
+    notice: bool = False
     rank: int = 0
     subscribed_ns: int = 0
     last_ns: int = 0
@@ -73,7 +75,7 @@ class Recorder:
     """Frames and events of one collector process go through here into its journal.
 
     on_change: called when a book's chain or seed changed (rarely). on_event: called for each event row, with its kind,
-    details, symbol and connection.
+    details, symbol and connection. on_notice: called when the venue says that a market was listed or changed.
     """
 
     exchange: Exchange
@@ -81,6 +83,7 @@ class Recorder:
     clock: Clock
     counters: Counters = field(default_factory=Counters)
     on_change: Callable[[StreamState, Change], None] = lambda state, change: None
+    on_notice: Callable[[], None] = lambda: None
     on_event: Callable[[str, Mapping[str, Any], str | None, int], None] = lambda kind, detail, symbol, connection: None
     states: dict[str, StreamState] = field(default_factory=dict)
     _reports: dict[str, _Reports] = field(default_factory=dict)
@@ -108,6 +111,8 @@ class Recorder:
             connection.awaiting.discard(stream)
         sync = state.sync
         if sync is None:
+            if state.notice:
+                self.on_notice()
             if not counters.frames & _LAG_SAMPLE and (event_ms := self.exchange.event_ms(body)):
                 counters.lag.observe(wall_ns / 1e6 - event_ms)
             return

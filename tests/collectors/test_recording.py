@@ -193,3 +193,16 @@ async def test_symbol_that_is_not_listed_is_declared(tmp_path: Path) -> None:
             each for each in events(journal_rows(tmp_path / "data", venue), "subscribe") if "not_listed" in each
         ]
         assert declared["not_listed"] == ["NOSUCHUSDT"]
+
+
+async def test_notice_of_a_listing_is_acted_on_at_once(tmp_path: Path) -> None:
+    venue = "binance_futures"
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(
+            sim, venue, tmp_path / "data", instrument_interval="1h", channels=("depth_diff", "instrument")
+        )
+        async with collecting(config, venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+            sim.control.fault(venue, "list", symbol="NEWUSDT")
+            await until(lambda: "NEWUSDT" in collector.universe.symbols, "the new symbol is chosen")
+            await until(lambda: collector.books.states()["live"] == 4, "its book is seeded")
