@@ -34,6 +34,7 @@ from depthvault.exchanges.base import (
 from depthvault.exchanges.binance_rows import ascii_lower, ascii_upper
 from depthvault.exchanges.decode.books import Book, BookReader, Scanner, decode_books
 from depthvault.exchanges.decode.events import decode_events
+from depthvault.exchanges.decode.flat import FlatScanner
 from depthvault.exchanges.decode.instruments import decode_instruments
 from depthvault.exchanges.decode.rows import REJECTIONS, Reader, Row, read_each, reason_of
 from depthvault.exchanges.decode.scan import BinanceScanner
@@ -350,7 +351,9 @@ class Binance(Exchange):
         readers = self.readers()
         if channel not in readers or channel not in self.channels:
             raise NotImplementedError(f"{self.name} has no {channel}")
-        return read_each(channel, frames, instance, readers[channel])
+        return read_each(channel, frames, instance, readers[channel], self.flat_scanners.get(channel))
+
+    flat_scanners: ClassVar[Mapping[str, FlatScanner]]  # by channel
 
     def readers(self) -> dict[str, Reader]:
         """A fresh reader for each channel that is no book."""

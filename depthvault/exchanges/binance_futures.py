@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import ClassVar
 
 from depthvault.clock import ns_from_datetime
+from depthvault.exchanges import binance_flat as flat
 from depthvault.exchanges import binance_rows as rows
 from depthvault.exchanges.base import Continuity, Head, Pacing, Request, Seed
 from depthvault.exchanges.binance import INTERVALS, SNAPSHOT_SCANNER, Binance, request_path
 from depthvault.exchanges.decode.books import BookReader, Scanner
+from depthvault.exchanges.decode.flat import FlatScanner
 from depthvault.exchanges.decode.rows import Reader, Row
 from depthvault.exchanges.decode.scan import BinanceScanner
 from depthvault.exchanges.decode.values import Numbers
@@ -88,6 +90,11 @@ class BinanceFutures(Binance):
     }
     diff_reader: ClassVar[BookReader] = staticmethod(rows.futures_diff)
     partial_reader: ClassVar[BookReader] = staticmethod(rows.futures_partial)
+    flat_scanners: ClassVar[dict[str, FlatScanner]] = {
+        "book_ticker": flat.BOOK_TICKER,
+        "agg_trade": flat.AGG_TRADE,
+        "trade": flat.FUTURES_TRADE,
+    }
     scanners: ClassVar[dict[str, Scanner]] = {
         "depth_diff": BinanceScanner(_DIFF, ("ps", "st")),
         "depth_partial": BinanceScanner(_DIFF, ("ps", "st"), is_snapshot=True),

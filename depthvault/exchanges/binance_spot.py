@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
+from depthvault.exchanges import binance_flat as flat
 from depthvault.exchanges import binance_rows as rows
 from depthvault.exchanges.base import Continuity, Head, Pacing, Request, Seed
 from depthvault.exchanges.binance import SNAPSHOT_SCANNER, Binance
 from depthvault.exchanges.decode.books import BookReader, Scanner
+from depthvault.exchanges.decode.flat import FlatScanner
 from depthvault.exchanges.decode.scan import BinanceScanner
 
 
@@ -69,6 +71,11 @@ class BinanceSpot(Binance):
     }
     diff_reader: ClassVar[BookReader] = staticmethod(rows.spot_diff)
     partial_reader: ClassVar[BookReader] = staticmethod(rows.spot_partial)
+    flat_scanners: ClassVar[dict[str, FlatScanner]] = {
+        "book_ticker": flat.BOOK_TICKER,
+        "agg_trade": flat.AGG_TRADE,
+        "trade": flat.SPOT_TRADE,
+    }
     scanners: ClassVar[dict[str, Scanner]] = {
         "depth_diff": BinanceScanner(("e", "E", "s", "U", "u", "b", "a")),
         "depth_partial": BinanceScanner(("lastUpdateId", "b", "a"), is_snapshot=True, symbol_of=rows.stream_symbol),

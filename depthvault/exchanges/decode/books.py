@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from depthvault.exchanges.base import Decoded, Frames, Rejected
+from depthvault.exchanges.decode.arrays import SCAN_FROM_BYTES, Integers
 from depthvault.exchanges.decode.rows import REJECTIONS, reason_of
 from depthvault.exchanges.decode.values import Numbers
 from depthvault.schemas import CHANNELS, LEVELS, TIME
-
-Integers: TypeAlias = npt.NDArray[np.int64]
 
 BOOK_SCHEMA = pa.schema(
     [
@@ -40,8 +38,6 @@ BOOK_SCHEMA = pa.schema(
 """What every book frame holds, whatever the channel."""
 
 CHUNK_BYTES = 4 << 20
-SCAN_FROM_BYTES = 256 << 10
-"""Below this the reference is faster than importing the compiler."""
 
 
 class Book(NamedTuple):

@@ -43,8 +43,10 @@ def _text(text: bytes) -> Any:
 
 U0, U1, U2, U9, U10, U18 = (np.uint64(number) for number in (0, 1, 2, 9, 10, 18))
 QUOTE, COMMA, COLON, POINT, AT, BACKSLASH = (np.uint8(ord(sign)) for sign in '",:.@\\')
+BANG = np.uint8(ord("!"))
 OPEN, CLOSE, OPEN_LIST, CLOSE_LIST = (np.uint8(ord(sign)) for sign in "{}[]")
 ZERO = np.uint64(ord("0"))
+TEXT_MOST = np.uint64(1 << 20)
 POWERS = np.array([10.0**k for k in range(23)])
 EXACT_BELOW = np.uint64(10**15)
 
@@ -63,6 +65,9 @@ ORDER_BOOK, UPDATE, SUBSCRIBED = (
 KEY_CHANNEL, KEY_BOOK, KEY_MESSAGE_TYPE = _text(b'"channel":'), _text(b'"order_book":{'), _text(b'"type":')
 KEY_TIMESTAMP, KEY_NONCE, KEY_BEGIN = _text(b'"timestamp":'), _text(b'"nonce":'), _text(b'"begin_nonce":')
 KEY_CODE, KEY_OFFSET, KEY_UPDATED = _text(b'"code":'), _text(b'"offset":'), _text(b'"last_updated_at":')
+
+TRUE, FALSE = _text(b"true"), _text(b"false")
+A_KIND, AN_INTEGER, A_TIME, A_DECIMAL, A_TEXT, A_FLAG = 0, 1, 2, 3, 4, 5
 
 # Columns of the integers, and bits of what was found.
 EVENT, TRANSACTION, FIRST, FINAL, PREVIOUS = 0, 1, 2, 3, 4
@@ -525,6 +530,101 @@ def lighter(buffer: Any, starts: Any, ids: Any, spans: Any, taken: Any, bids: An
         else:
             bid_count, ask_count, slow_count = bid_mark, ask_mark, slow_mark
     return np.int64(bid_count), np.int64(ask_count), slow_count
+
+
+@_compiled
+def known_key(buffer: Any, pos: Any, keys: Any, hint: Any) -> Any:
+    """Which of `keys` (rows, padded with NUL) stands at `pos`, tried from `hint` on: (row or -1, position behind)."""
+    for offset in range(keys.shape[0]):
+        row = (hint + offset) % keys.shape[0]
+        place = pos
+        column = 0
+        while column < keys.shape[1] and keys[row, column] != 0 and buffer[place] == keys[row, column]:
+            column += 1
+            place += U1
+        if column == keys.shape[1] or keys[row, column] == 0:
+            return row, place
+    return -1, pos
+
+
+@_compiled
+def flat(
+    buffer: Any, starts: Any, kind: Any, keys: Any, types: Any, required: Any, integers: Any, doubles: Any, taken: Any
+) -> Any:
+    """Frames `{"stream":…,"data":{…}}` whose data are plain fields (trades, tickers).
+
+    kind: the quoted event type. keys, types: the fields that may stand there, as `"k":`, and what they are. required:
+    the rows of `keys` that must, as bits. integers, doubles: a column for each key; texts give start and end packed as
+    start * 2^20 + length; times are µs, -1 when absent. Frames of all-market streams, whose name begins with `!`, and
+    numbers of more than 15 digits are left to the reference.
+    """
+    for frame in range(starts.shape[0] - 1):
+        pos = after(buffer, starts[frame], STREAM)
+        if pos == U0 or buffer[pos] == BANG:
+            continue
+        pos = plain(buffer, pos)
+        if pos != U0:
+            pos = after(buffer, pos, DATA)
+        found = np.int64(0)
+        hint = 0
+        for row in range(keys.shape[0]):
+            integers[frame, row] = -1
+        while pos != U0:
+            row, pos = known_key(buffer, pos, keys, hint)
+            if row < 0 or found & (1 << row) != 0:
+                pos = U0
+                break
+            found |= 1 << row
+            hint = row + 1
+            what = types[row]
+            if what == A_DECIMAL:
+                begin = pos + U1
+                if buffer[pos] != QUOTE:
+                    pos = U0
+                    break
+                pos, value = decimal(buffer, begin)
+                if pos == U0:
+                    break
+                if value < 0.0:
+                    value = long_decimal(buffer, begin, pos)
+                    if value < 0.0:
+                        pos = U0
+                        break
+                doubles[frame, row] = value
+                pos += U1
+            elif what == AN_INTEGER:
+                pos, integers[frame, row] = integer(buffer, pos)
+            elif what == A_TIME:
+                pos, integers[frame, row] = time(buffer, pos)
+            elif what == A_TEXT:
+                begin = pos + U1
+                pos = plain(buffer, begin) if buffer[pos] == QUOTE else U0
+                if pos == begin or pos - begin >= TEXT_MOST:
+                    pos = U0
+                if pos == U0:
+                    break
+                integers[frame, row] = np.int64(begin) * np.int64(TEXT_MOST) + np.int64(pos - begin)
+                pos += U1
+            elif what == A_FLAG:
+                begin = pos
+                pos = after(buffer, begin, TRUE)
+                integers[frame, row] = 1
+                if pos == U0:
+                    pos = after(buffer, begin, FALSE)
+                    integers[frame, row] = 0
+            else:
+                pos = after(buffer, pos, kind)
+            if pos == U0:
+                break
+            sign = buffer[pos]
+            pos += U1
+            if sign == CLOSE:
+                break
+            if sign != COMMA:
+                pos = U0
+        if pos != U0:
+            pos = pos + U1 if buffer[pos] == CLOSE else U0
+        taken[frame] = pos == starts[frame + 1] and found & required == required
 
 
 @_compiled

@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from depthvault.errors import MalformedFrameError
 from depthvault.exchanges.base import Decoded, Frames, Rejected
+from depthvault.exchanges.decode.arrays import SCAN_FROM_BYTES, Integers
+from depthvault.exchanges.decode.flat import FlatScanner, scan_rows
 from depthvault.exchanges.decode.values import Numbers
 from depthvault.schemas import CHANNELS, TIME
 
@@ -54,22 +57,50 @@ def table(channel: str, frames: Frames, instance: str, index: list[int], rows: S
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def read_each(channel: str, frames: Frames, instance: str, reader: Reader) -> Decoded:
-    """Every frame through `reader`, in order."""
+CHUNK_FRAMES = 32_768
+"""So many frames at a time: more tuples alive would only keep the garbage collector busy."""
+
+
+def read_each(
+    channel: str, frames: Frames, instance: str, reader: Reader, scanner: FlatScanner | None = None
+) -> Decoded:
+    """Every frame through `scanner` where there is one, and what it leaves through `reader`, which sees it in order."""
+    if scanner is not None and sum(map(len, frames.bodies)) < SCAN_FROM_BYTES:
+        scanner = None
     numbers = Numbers()
-    rows: list[Row] = []
-    index: list[int] = []
     rejected: list[Rejected] = []
-    for position, (stream, body) in enumerate(zip(frames.streams, frames.bodies, strict=True)):
-        counted = numbers.inexact
-        try:
-            found = reader(stream, body, numbers)
-        except REJECTIONS as error:
-            numbers.inexact = counted
-            rejected.append(Rejected(position, reason_of(error)))
-            continue
-        rows.extend(found)
-        index.extend([position] * len(found))
-    return Decoded(
-        table(channel, frames, instance, index, rows), pa.array(index, pa.int64()), rejected, numbers.inexact
-    )
+    tables: list[pa.Table] = []
+    indexes: list[Integers] = []
+    for start in range(0, len(frames.bodies), CHUNK_FRAMES):
+        end = min(start + CHUNK_FRAMES, len(frames.bodies))
+        left: Sequence[int] = range(start, end)
+        if scanner is not None:
+            where, scanned = scan_rows(channel, frames, start, end, instance, scanner)
+            missed = np.ones(end - start, np.bool_)
+            missed[where - start] = False
+            left = (np.flatnonzero(missed) + start).tolist()
+        rows: list[Row] = []
+        index: list[int] = []
+        for position in left:
+            counted = numbers.inexact
+            try:
+                found = reader(frames.streams[position], frames.bodies[position], numbers)
+            except REJECTIONS as error:
+                numbers.inexact = counted
+                rejected.append(Rejected(position, reason_of(error)))
+                continue
+            rows.extend(found)
+            index.extend([position] * len(found))
+        place = np.array(index, np.int64)
+        part = table(channel, frames, instance, index, rows)
+        if scanner is not None and not index:
+            place, part = where, scanned
+        elif scanner is not None and len(where):
+            place = np.concatenate([where, place])
+            order = np.argsort(place, kind="stable")
+            place, part = place[order], pa.concat_tables([scanned, part]).take(pa.array(order))
+        tables.append(part)
+        indexes.append(place)
+    rows_table = pa.concat_tables(tables) if tables else CHANNELS[channel].schema.empty_table()
+    whole = np.concatenate(indexes) if indexes else np.empty(0, np.int64)
+    return Decoded(rows_table, pa.array(whole), rejected, numbers.inexact)

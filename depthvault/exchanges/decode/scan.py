@@ -4,38 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from depthvault.exchanges.decode.books import BOOK_SCHEMA, Integers, Scanned
+from depthvault.exchanges.decode.arrays import Doubles, Integers, joined, kernels, optional_times, strings
+from depthvault.exchanges.decode.books import BOOK_SCHEMA, Scanned
 from depthvault.exchanges.decode.values import survives
-from depthvault.schemas import LEVELS, TIME
-
-Doubles = npt.NDArray[np.float64]
+from depthvault.schemas import LEVELS
 
 _SHORTEST_LEVEL = 10  # `["1","1"],`
 _SLOW_TEXTS = 4096  # long number texts in a run of frames; where there are more, the reference takes over
-
-
-@lru_cache(maxsize=1)
-def kernels() -> ModuleType | None:
-    """The compiled module, imported at first use; None where Numba is not installed."""
-    try:
-        from depthvault.exchanges.decode import kernels as module
-    except ImportError:
-        return None
-    return module
-
-
-def joined(bodies: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
-    """All bodies as one buffer that ends with a NUL, and where each begins (one more than there are bodies)."""
-    starts = np.zeros(len(bodies) + 1, np.uint64)
-    np.cumsum(np.fromiter(map(len, bodies), np.uint64, len(bodies)), out=starts[1:])
-    return np.frombuffer(b"".join([*bodies, b"\0"]), np.uint8), starts
 
 
 def correct_slow(buffer: npt.NDArray[np.uint8], arrays: Sequence[Doubles], slow: Integers) -> int:
@@ -58,21 +39,6 @@ def level_lists(counts: Integers, prices: Doubles, sizes: Doubles) -> tuple[pa.A
         pa.ListArray.from_arrays(shared, pa.array(prices), type=LEVELS),
         pa.ListArray.from_arrays(shared, pa.array(sizes), type=LEVELS),
     )
-
-
-def optional_times(values: Integers) -> pa.Array:
-    """Times in µs; negative ones are null."""
-    return pa.array(values, mask=values < 0).view(TIME)
-
-
-def strings(buffer: npt.NDArray[np.uint8], starts: Integers, ends: Integers) -> pa.Array:
-    """The ASCII texts at [start, end) of `buffer`."""
-    module = kernels()
-    assert module is not None
-    offsets = np.empty(len(starts) + 1, np.int32)
-    out = np.empty(int((ends - starts).sum()), np.uint8)
-    size = module.texts(buffer, starts, ends, offsets, out)
-    return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(out[:size]))
 
 
 @dataclass(frozen=True, slots=True)

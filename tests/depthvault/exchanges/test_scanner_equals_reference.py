@@ -18,8 +18,9 @@ from depthvault.exchanges.base import Frames
 from depthvault.exchanges.binance import SNAPSHOT_SCANNER, _snapshot_reader
 from depthvault.exchanges.binance_futures import BinanceFutures
 from depthvault.exchanges.binance_spot import BinanceSpot
+from depthvault.exchanges.decode.arrays import kernels
 from depthvault.exchanges.decode.books import BookReader, Scanner, read_books
-from depthvault.exchanges.decode.scan import LighterScanner, kernels
+from depthvault.exchanges.decode.scan import LighterScanner
 from tests.depthvault.exchanges.recordings import frames_of, hftbacktest, lighter, recording, venue
 
 SYMBOLS = {0: "ETH", 36: "CRV"}
