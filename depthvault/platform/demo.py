@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -45,7 +46,7 @@ def demo_config(data_dir: Path, *, simulator_port: int, airflow_port: int = 8080
 
     The environment still wins, so that `DEPTHVAULT_PLATFORM__AIRFLOW_PORT` works here too.
     """
-    venues = {
+    venues: dict[str, dict[str, object]] = {
         name: {
             "symbols": SYMBOLS,
             "channels": CHANNELS,
@@ -54,6 +55,8 @@ def demo_config(data_dir: Path, *, simulator_port: int, airflow_port: int = 8080
         }
         for name, path in VENUES.items()
     }
+    # Two collectors side by side: what both recorded is archived once.
+    venues["binance_futures"]["instances"] = ("a", "b")
     return Config.model_validate({
         **Config(data_dir=data_dir).model_dump(),
         "exchanges": venues,
@@ -87,6 +90,7 @@ def demo(console: Console | None = None) -> int:
     out.print(f"[bold]Depthvault demo[/] in {directory}", soft_wrap=True)
     try:
         start(site, Steps(out), simulator=simulator_options(site))
+        _write_keys(site)
         progress = watch(site, out, PERIODS, TIMEOUT.total_seconds())
         _report(site, out, progress)
     except (DepthvaultError, KeyboardInterrupt) as error:
@@ -127,6 +131,13 @@ def _empty(directory: Path) -> None:
         raise PlatformError(f"{error.filename or directory} cannot be written: {error.strerror}") from error
 
 
+def _write_keys(site: Site) -> None:
+    """The store's keys as `.env`, where commands that are run in the demo's folder look for them."""
+    path = site.data_dir / ".env"
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name}={value}\n" for name, value in site.demo_store().items()), encoding="utf-8")
+
+
 def _explain(site: Site, out: Console, error: DepthvaultError) -> None:
     out.print(f"\n[bold red]error:[/] {error}", soft_wrap=True, markup=True)
     if isinstance(error, ProgramFailedError) and error.log_tail:
@@ -139,9 +150,14 @@ def _report(site: Site, out: Console, progress: Progress) -> None:
     report = demo_report.gather(site)
     out.print()
     out.print(demo_report.table(report))
+    begun, *whole = report.conditions.items()
     out.print(
-        f"{progress.frames:,} frames recorded; {report.objects} objects in the store read back, "
-        f"{report.verified} with the SHA-256 of their manifest",
+        "\nduplicates: what both futures collectors recorded, archived once. before: sealed Parquet, after: ZSTD"
+        f" archive. coverage: of the periods after {begun[0]}, in which recording began.\n"
+        f"periods: {', '.join(f'{period} {condition}' for period, condition in [begun, *whole])}\n"
+        f"{progress.frames:,} frames, {report.journals / 2**20:.1f} MiB of journals, {report.archived / 2**20:.1f} MiB"
+        f" archived; {report.objects} objects read back from the store, {report.verified} with the SHA-256 of their"
+        " manifest",
         soft_wrap=True,
     )
     if report.verified != report.objects:
@@ -151,4 +167,10 @@ def _report(site: Site, out: Console, progress: Progress) -> None:
     out.print(f"\nAirflow   {site.airflow_url}", soft_wrap=True)
     out.print(f"user      {airflow_api.ADMIN}", soft_wrap=True)
     out.print(f"password  {site.secrets.read('airflow_admin_password')}", markup=False, soft_wrap=True)
-    out.print(f"data      {site.data_dir}   (depthvault status -c {site.configuration})", soft_wrap=True)
+    out.print(
+        f"\n$ source {sys.prefix}/bin/activate; cd {site.data_dir}   # .env has the store's keys",
+        highlight=False,
+        soft_wrap=True,
+    )
+    out.print("$ depthvault status -c run/depthvault.yaml", highlight=False)
+    out.print("$ depthvault verify store -c run/depthvault.yaml", highlight=False)

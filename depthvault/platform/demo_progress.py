@@ -173,8 +173,11 @@ def _runs(server: AirflowApi, archived: list[str], exchanges: set[str]) -> tuple
             )
     states = [run.state for run in found]
     good = {run.run_id for run in found if run.state == "success"}
-    published = {what for run_id, what in server.finished(ARCHIVE_DAG, "publish") if run_id in good}
-    confirmed = sum(all(f"{exchange} {period}" in published for exchange in exchanges) for period in archived)
+    published = [what for run_id, what in server.finished(ARCHIVE_DAG, "publish") if run_id in good]
+    confirmed = sum(
+        all(any(exchange in what and period in what for what in published) for exchange in exchanges)
+        for period in archived
+    )
     return {state: states.count(state) for state in set(states)}, confirmed
 
 

@@ -17,9 +17,16 @@ from depthvault.platform.demo_progress import archive_state
 from depthvault.platform.site import Site
 
 QUERY = """\
-SELECT exchange, symbol, count(*) AS updates, round(avg(spread_percent) * 100, 3) AS spread_bp,
-       round(avg(imbalance), 3) AS imbalance
-FROM depth_snapshot GROUP BY ALL ORDER BY exchange, spread_bp LIMIT 12"""
+SELECT exchange, symbol, count(*) AS updates, round(100 * avg(spread_percent), 3) AS spread_bp,
+round(avg(imbalance), 3) AS imbalance, round(max(mid_price) / min(mid_price) * 1e4 - 1e4, 1) AS range_bp
+FROM top_of_book GROUP BY ALL ORDER BY symbol, exchange LIMIT 12"""
+"""What a researcher would ask first: spreads, imbalance and range of the best prices, a symbol and venue."""
+
+
+_COVERAGE = """\
+SELECT exchange, channel, avg(share) FROM coverage
+WHERE period > (SELECT min(period) FROM coverage) GROUP BY ALL"""
+"""Without the first period: recording began within it."""
 
 
 @dataclass(slots=True)
@@ -40,9 +47,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All lines, how many objects were read back from the store, and the answer of the query."""
+    """What was archived, how it was judged, how many objects the store gave back right, and the query's answer.
+
+    journals: bytes of the raw frames as they lie in the journals. archived: bytes of all archive files.
+    """
 
     lines: list[Line]
+    conditions: dict[str, str]
+    journals: int
+    archived: int
     objects: int
     verified: int
     query: str
@@ -70,14 +83,26 @@ def gather(site: Site) -> Report:
         line = lines[exchange, channel]
         line.files += 1
         line.verified += good
-    vault = depthvault.open(site.data_dir)
-    coverage = vault.sql("SELECT exchange, channel, avg(share) FROM coverage GROUP BY ALL").fetchall()
+    vault = depthvault.open(site.data_dir, config=site.config, secrets=demo_secrets(site))
+    coverage = vault.sql(_COVERAGE).fetchall()
     for exchange, channel, share in coverage:
-        if (exchange, channel) in lines:
+        # What a collector says of itself comes when it happens: there is nothing to cover.
+        if (exchange, channel) in lines and channel != "collector_event":
             lines[exchange, channel].coverage = share
+    journals = sum(path.stat().st_size for path in site.config.layout.journals.rglob("*.journal"))
+    archived = sum(file.bytes for file in state.files.values())
     relation = vault.sql(QUERY)
     answer = _table(relation.columns, relation.fetchall())
-    return Report(list(lines.values()), len(intact), sum(intact.values()), " ".join(QUERY.split()), answer)
+    return Report(
+        list(lines.values()),
+        _conditions(state),
+        journals,
+        archived,
+        len(intact),
+        sum(intact.values()),
+        " ".join(QUERY.split()),
+        answer,
+    )
 
 
 def _lines(site: Site, state: ArchiveState) -> dict[tuple[str, str], Line]:
@@ -92,6 +117,15 @@ def _lines(site: Site, state: ArchiveState) -> dict[tuple[str, str], Line]:
         line.before += sum(_size(site, item.path) for item in entry.inputs)
         line.after += sum(file.bytes for file in state.files_of(entry.unit) if file.table == channel)
     return lines
+
+
+def _conditions(state: ArchiveState) -> dict[str, str]:
+    """`degraded` for a period in which any channel of any venue failed an expectation, else `available`."""
+    found: dict[str, str] = {}
+    for (kind, _exchange, _channel, period), entry in sorted(state.current.items()):
+        if kind == "hour" and found.get(period) != "degraded":
+            found[period] = entry.condition
+    return found
 
 
 def _size(site: Site, path: str) -> int:
@@ -118,21 +152,21 @@ def _kib(size: int) -> str:
 
 
 def table(report: Report) -> Table:
-    """The lines as a table."""
-    found = Table(title="what went through the archive", title_justify="left", header_style="bold", box=None)
-    for heading in ("venue", "channel"):
-        found.add_column(heading)
-    for heading in ("events", "gaps", "duplicates", "coverage", "before", "after", "SHA-256 in store"):
-        found.add_column(heading, justify="right")
+    """The lines as a table, a block for each venue; it fits 80 columns."""
+    found = Table(header_style="bold", box=None, padding=(0, 1, 0, 0))
+    found.add_column("channel", no_wrap=True)
+    for heading in ("events", "gaps", "duplicates", "coverage", "before", "after", "in store"):
+        found.add_column(heading, justify="right", no_wrap=True)
+    venue = ""
     for line in report.lines:
+        if line.exchange != venue:
+            venue = line.exchange
+            found.add_row(f"[bold]{venue}[/]")
         share = "" if line.coverage is None else f"{100 * line.coverage:.1f} %"
-        checked = (
-            f"{line.verified} of {line.files} ✓"
-            if line.verified == line.files
-            else f"[red]{line.verified} of {line.files}[/]"
-        )
+        right = line.verified == line.files
+        checked = f"{line.verified}/{line.files} ✓" if right else f"[red]{line.verified}/{line.files} ✗[/]"
         found.add_row(
-            line.exchange, line.channel, f"{line.events:,}", str(line.gaps), str(line.duplicates), share,
+            f"  {line.channel}", f"{line.events:,}", str(line.gaps), f"{line.duplicates:,}", share,
             _kib(line.before), _kib(line.after), checked,
         )  # fmt: skip
     return found
