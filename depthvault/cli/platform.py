@@ -32,9 +32,10 @@ def register(app: typer.Typer) -> None:
     @command(app, "status", panel=PANEL, example="depthvault status")
     def status(config: ConfigFile = None, data_dir: DataDir = None) -> None:
         """Show what runs, what is recorded, and how long the disk will last."""
+        from depthvault.platform.recording_status import archive_line, collectors_table, disk_line
         from depthvault.platform.status import status as show
 
-        raise typer.Exit(show(configuration(config, data_dir)))
+        raise typer.Exit(show(configuration(config, data_dir), (collectors_table, archive_line, disk_line)))
 
     @command(app, "demo", panel=PANEL, example="depthvault demo")
     def demo(config: ConfigFile = None) -> None:

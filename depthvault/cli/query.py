@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from depthvault.cli.options import ConfigFile, DataDir, command, configuration, console
+from depthvault.cli.options import ConfigFile, DataDir, ExchangeOption, command, configuration, console, moment
+
+if TYPE_CHECKING:
+    from depthvault.config import Config
 
 PANEL = "Query"
 Target = Annotated[
     str | None, typer.Option("--vault", help="A data directory or s3://bucket/prefix; default: the configured data.")
 ]
+
+SymbolOption = Annotated[str | None, typer.Option("--symbol", "-s", help="One symbol; default: all.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,3 +42,72 @@ def register(app: typer.Typer) -> None:
             raise UsageError(f"no format {format!r}; there are table, csv and json")
         loaded = configuration(config, data_dir)
         run(open_vault(vault, config=loaded), statement, cast(Format, format), console=console, limit=limit)
+
+    @command(app, "gaps", panel=PANEL, example="depthvault gaps --exchange binance_futures --all")
+    def gaps(
+        exchange: ExchangeOption = None,
+        symbol: SymbolOption = None,
+        everything: Annotated[bool, typer.Option("--all", help="Closed ones (bridged, refilled) too.")] = False,
+        limit: Annotated[int, typer.Option(min=1)] = 100,
+        vault: Target = None,
+        config: ConfigFile = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        """List every break of a sequence, newest first, with its ids, times, cause and status."""
+        where = _where(exchange=exchange, symbol=symbol)
+        if not everything:
+            where += " AND status NOT IN ('bridged', 'refilled')"
+        _ask(  # the values are quoted by _where
+            "SELECT exchange, channel, symbol, status, cause, start_time, end_time, last_id, first_id FROM gaps "
+            f"WHERE {where} ORDER BY end_time DESC NULLS LAST, exchange, channel, symbol",
+            limit, vault, configuration(config, data_dir),
+        )  # fmt: skip
+
+    @command(app, "coverage", panel=PANEL, example="depthvault coverage --symbol BTCUSDT")
+    def coverage(
+        exchange: ExchangeOption = None,
+        symbol: SymbolOption = None,
+        limit: Annotated[int, typer.Option(min=1)] = 100,
+        vault: Target = None,
+        config: ConfigFile = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        """Show what was recorded of each period: events, merged doubles, gaps, and the share of time covered."""
+        _ask(
+            "SELECT exchange, channel, period, count(*) AS symbols, sum(events) AS events, sum(duplicates) AS doubles, "
+            "sum(gaps) AS gaps, round(100 * avg(share), 2) AS covered_percent FROM coverage "
+            f"WHERE {_where(exchange=exchange, symbol=symbol)} GROUP BY ALL ORDER BY period DESC, exchange, channel",
+            limit, vault, configuration(config, data_dir),
+        )  # fmt: skip
+
+    @command(app, "report", panel=PANEL, example="depthvault report --date 2026-11-19")
+    def report(
+        date: Annotated[str | None, typer.Option(help="The day, as 2026-11-19; default: yesterday (UTC).")] = None,
+        config: ConfigFile = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        """Write the report of a day (HTML and text) under `reports/`, and print the text."""
+        from datetime import UTC, datetime, timedelta
+
+        from depthvault.config import Secrets
+        from depthvault.report.write import write_report
+
+        now = datetime.now(UTC)
+        day = moment(date).date() if date is not None else (now - timedelta(days=1)).date()
+        written = write_report(configuration(config, data_dir), day, now, store=Secrets().has_store)
+        console.print(f"[bold]{written.title}[/]")
+        console.print(written.text, markup=False, soft_wrap=True)
+        console.print(f"{written.folder / 'report.html'}", soft_wrap=True)
+
+
+def _where(**conditions: str | None) -> str:
+    """A condition on columns; values are quoted, whatever they hold."""
+    quoted = {name: value.replace("'", "''") for name, value in conditions.items() if value is not None}
+    return " AND ".join([f"{name} = '{value}'" for name, value in quoted.items()] or ["true"])
+
+
+def _ask(statement: str, limit: int, vault: str | None, config: Config) -> None:
+    from depthvault import open as open_vault
+    from depthvault.query import run
+
+    run(open_vault(vault, config=config), statement, console=console, limit=limit)
