@@ -13,6 +13,7 @@ import logging
 import random
 import signal
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -215,6 +216,8 @@ class Collector:
                 if isinstance(error, RestrictedError):
                     raise
                 self._refused(error, "catalogue")
+                if not self.universe.symbols:
+                    self._subscribe_unlisted()
                 await asyncio.sleep(wait)
                 wait = min(longest, wait * 2)
                 continue
@@ -253,6 +256,22 @@ class Collector:
         if new := set(universe.missing) - set(self.universe.missing):
             LOG.warning("not listed, so not recorded: %s", ", ".join(sorted(new)))
             self.recorder.event("subscribe", {"streams": [], "active": False, "not_listed": sorted(new)})
+        self._follow(universe)
+
+    def _subscribe_unlisted(self) -> None:
+        """Begin without a catalogue, while REST is down: with the symbols named, or those recorded last.
+
+        Where streams are named by market numbers this cannot be done, and nothing is subscribed yet.
+        """
+        named = self.exchange.config.symbol_list
+        symbols = self._published_symbols() if named is None else [name for name in named if self.shard.holds(name)]
+        if symbols:
+            LOG.warning("no catalogue yet: beginning with %d symbols as configured or recorded last", len(symbols))
+            self._follow(Universe(tuple(Instrument(symbol, "", True, "", "", "0", "0") for symbol in symbols)))
+
+    def _follow(self, universe: Universe) -> None:
+        """Subscribe to `universe`, and to nothing else."""
+        before = set(self.universe.symbols)
         self.universe = universe
         ranks = {symbol: rank for rank, symbol in enumerate(universe.symbols)}
         streams = [
@@ -282,9 +301,20 @@ class Collector:
             )  # fmt: skip
         self.started.set()
 
+    @property
+    def _symbols_file(self) -> Path:
+        return self.layout.run / "universe" / f"{self.name}-{self.writer}.json"
+
+    def _published_symbols(self) -> list[str]:
+        try:
+            symbols = json.loads(self._symbols_file.read_text(encoding="utf-8"))["symbols"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        return [str(symbol) for symbol in symbols]
+
     def _publish_symbols(self) -> None:
         """Tell what is recorded, most active first: the polls over REST ask for the same symbols."""
-        path = self.layout.run / "universe" / f"{self.name}-{self.writer}.json"
+        path = self._symbols_file
         content = json.dumps({"symbols": self.universe.symbols}, ensure_ascii=False)
         try:
             write_atomic(path, content.encode() + b"\n")

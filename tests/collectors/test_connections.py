@@ -266,3 +266,14 @@ async def test_failed_snapshots_are_tried_again(fault: str, tmp_path: Path) -> N
             async with ticking(sim):
                 await until(lambda: collector.books.states()["live"] == 3, "all books are live", 30)
             assert collector.recorder.counters.rest_errors == 2
+
+
+async def test_streams_begin_while_rest_is_down(tmp_path: Path) -> None:
+    venue = "binance_spot"
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, venue, tmp_path / "data", symbols=("BTCUSDT",), rest_url="http://127.0.0.1:1")
+        async with collecting(config, venue) as collector, ticking(sim):
+            await until(lambda: collector.recorder.counters.frames > 20, "frames are recorded")
+            assert collector.books.states()["seeding"] == 1
+        rows = journal_rows(tmp_path / "data", venue)
+        assert frames(rows, "btcusdt@depth@100ms")
