@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from html import escape
-from typing import Any
 
 from depthvault.durations import format_duration
 from depthvault.report.day import Cell, ChannelDay, Day
+from depthvault.report.outages import Outage, outages
 from depthvault.report.text import VERDICTS, store_line
 from depthvault.report.words import clock, lasting, number, percent, size
 
 _GAPS_SHOWN = 40
+_SYMBOLS_SHOWN = 6
 _WORST_SHOWN = 12
 
 STYLE = """
@@ -166,26 +167,32 @@ def _gaps(day: Day) -> str:
     if not day.gaps:
         return '<h2>Gaps</h2><p class="good-news">No chain is broken: between what was recorded nothing is missing.</p>'
     header = (
-        ("venue", False), ("channel", False), ("symbol", False), ("from", True), ("to", True), ("seconds", True),
-        ("ids between", True), ("cause", False), ("status", False),
+        ("venue", False), ("channel", False), ("symbols", False), ("from", True), ("to", True), ("seconds", True),
+        ("cause", False), ("status", False),
     )  # fmt: skip
-    more = len(day.gaps) - _GAPS_SHOWN
-    note = (
-        f'<p class="quiet">The {_GAPS_SHOWN} longest; {number(more)} more are in the table gaps.</p>'
-        if more > 0
-        else ""
-    )
-    return f"<h2>Gaps that nothing closed</h2>{_table(header, map(_gap, day.gaps[:_GAPS_SHOWN]))}{note}"
-
-
-def _gap(row: dict[str, Any]) -> str:
-    start, end = row["start_time"], row["end_time"]
-    seconds = f"{(end - start).total_seconds():.3f}" if start is not None and end is not None else "–"
-    ids = f"{row['last_id']} … {row['first_id']}" if row["last_id"] is not None else "–"
+    found = outages(day.gaps)
+    more = len(found) - _GAPS_SHOWN
+    note = f"{number(len(day.gaps))} rows of the table gaps"
+    if more > 0:
+        note += f"; the {_GAPS_SHOWN} longest are shown, {number(more)} more are not"
     return (
-        f"<tr><td>{escape(row['exchange'])}</td><td>{escape(row['channel'])}</td><td>{escape(row['symbol'])}</td>"
-        f"<td class=r>{clock(start)}</td><td class=r>{clock(end)}</td><td class=r>{seconds}</td><td class=r>{ids}</td>"
-        f"<td>{escape(row['cause'])}</td><td>{escape(row['status'])}</td></tr>"
+        f"<h2>Gaps that nothing closed</h2>{_table(header, map(_outage, found[:_GAPS_SHOWN]))}"
+        f'<p class="quiet">{note}.</p>'
+    )
+
+
+def _outage(one: Outage) -> str:
+    shown = ", ".join(one.symbols[:_SYMBOLS_SHOWN])
+    if len(one.symbols) > _SYMBOLS_SHOWN:
+        shown += f" and {len(one.symbols) - _SYMBOLS_SHOWN} more"
+    ids = ""
+    if len(one.gaps) == 1 and one.gaps[0]["last_id"] is not None:
+        ids = f'<br><span class="mono quiet">ids {one.gaps[0]["last_id"]} … {one.gaps[0]["first_id"]}</span>'
+    seconds = "–" if one.seconds is None else f"{one.seconds:.3f}"
+    return (
+        f"<tr><td>{escape(one.exchange)}</td><td>{escape(one.channel)}</td><td class=wide>{escape(shown)}{ids}</td>"
+        f"<td class=r>{clock(one.start)}</td><td class=r>{clock(one.end)}</td><td class=r>{seconds}</td>"
+        f"<td>{escape(one.cause)}</td><td>{escape(one.status)}</td></tr>"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from depthvault.report.day import Day
+from depthvault.report.outages import outages
 from depthvault.report.words import lasting, number, percent, size
 
 _SHOWN = 5
@@ -34,9 +35,14 @@ def text_report(day: Day) -> str:
             line += f", {one.expected - one.archived} periods missing"
         lines.append(line)
     if day.gaps:
+        found = outages(day.gaps)
         lines.append(f"Gaps that nothing closed: {len(day.gaps)}")
-        for gap in day.gaps[:_SHOWN]:
-            lines.append(f"  {gap['exchange']} {gap['channel']} {gap['symbol']}: {gap['cause']}, {gap['status']}")
+        for outage in found[:_SHOWN]:
+            lasted = "" if outage.seconds is None else f", {outage.seconds:.1f} s"
+            what = outage.symbols[0] if len(outage.symbols) == 1 else f"{len(outage.symbols)} symbols"
+            lines.append(f"  {outage.exchange} {outage.channel} {what}: {outage.cause}, {outage.status}{lasted}")
+        if len(found) > _SHOWN:
+            lines.append(f"  and {len(found) - _SHOWN} more")
     lines.append(store_line(day))
     lines.append(f"Disk: {size(day.disk.free)} free, {size(day.disk.a_day)} a day, {lasting(day.disk.days_left)} left")
     lines.append(f"Chain: manifest {day.number}, {(day.head or 'no head')[:16]}")

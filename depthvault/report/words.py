@@ -37,4 +37,6 @@ def lasting(days: float | None) -> str:
     """How long the disk lasts."""
     if days is None:
         return "nothing grows"
+    if days > 3650:
+        return "over 10 years"
     return f"{days:.0f} days" if days >= 10 else f"{days:.1f} days"
