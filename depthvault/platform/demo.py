@@ -143,7 +143,7 @@ def _explain(site: Site, out: Console, error: DepthvaultError) -> None:
     if isinstance(error, ProgramFailedError) and error.log_tail:
         out.print(f"last lines of {error.program}:", soft_wrap=True)
         out.print(error.log_tail, markup=False, soft_wrap=True)
-    out.print(f"all logs: {site.logs}", soft_wrap=True)
+        out.print(f"all logs: {site.logs}", soft_wrap=True)
 
 
 def _report(site: Site, out: Console, progress: Progress) -> None:

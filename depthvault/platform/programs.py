@@ -9,9 +9,8 @@ from depthvault.config import Config
 
 STAGES: tuple[tuple[str, ...], ...] = (
     # Stopped in this order, each stage at once. supervisord would stop one program a second.
-    ("collector-", "book-server", "monitor"),
-    ("sealer", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"),
-    ("airflow-api-server",),
+    ("collector-", "book-server", "monitor", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"),
+    ("sealer", "airflow-api-server"),
     ("",),  # all others: simulator, S3 server, PostgreSQL, alerting
 )
 AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")

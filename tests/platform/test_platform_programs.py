@@ -64,9 +64,8 @@ def test_collectors_stop_first_and_the_database_last() -> None:
         "collector-lighter-b", "airflow-triggerer",
     ])  # fmt: skip
     assert stages == [
-        ["collector-binance_spot-a", "collector-lighter-b"],
-        ["airflow-scheduler", "sealer", "airflow-triggerer"],
-        ["airflow-api-server"],
+        ["airflow-scheduler", "collector-binance_spot-a", "collector-lighter-b", "airflow-triggerer"],
+        ["sealer", "airflow-api-server"],
         ["postgres", "alerting"],
     ]
 
