@@ -25,7 +25,8 @@ import pyarrow as pa
 from depthvault.config import Config
 from depthvault.exchanges import exchange
 from depthvault.exchanges.base import Frames
-from depthvault.exchanges.binance_rows import BookTicker, Envelope, FuturesDiff, Trade, futures_diff
+from depthvault.exchanges.binance_rows import futures_diff
+from depthvault.exchanges.binance_shapes import BookTicker, Envelope, FuturesDiff, Trade
 from depthvault.exchanges.decode.books import decode_books
 from depthvault.schemas import LEVELS
 

@@ -19,6 +19,7 @@ from depthvault.clock import EPOCH
 from depthvault.config import ExchangeConfig
 from depthvault.errors import ConfigError, MalformedFrameError
 from depthvault.exchanges import binance_rows as rows
+from depthvault.exchanges import binance_shapes as shapes
 from depthvault.exchanges.base import (
     Decoded,
     Exchange,
@@ -194,7 +195,7 @@ class Binance(Exchange):
 
     def _classify_control(self, frame: bytes) -> Frame:
         try:
-            message: rows.Control = rows.control(frame)
+            message: shapes.Control = shapes.decode_control(frame)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return _MALFORMED
         request_id = message.id if isinstance(message.id, int) else None
@@ -224,7 +225,7 @@ class Binance(Exchange):
     def _head_of_unusual(self, frame: bytes) -> Head:
         """Fields in another order than ever seen are still fields."""
         try:
-            data = rows.any_head(frame).data
+            data = shapes.decode_any_head(frame).data
         except REJECTIONS as error:
             raise MalformedFrameError(f"depth frame without ids: {reason_of(error)}") from error
         if data.u < data.U or (data.pu is None) == self.chained:
@@ -269,12 +270,12 @@ class Binance(Exchange):
 
     def parse_catalogue(self, body: bytes) -> list[Instrument]:
         try:
-            found: list[rows.Symbol] = rows.catalogue(body).symbols
+            found: list[shapes.Symbol] = shapes.decode_catalogue(body).symbols
         except REJECTIONS as error:
             raise MalformedFrameError(f"exchangeInfo: {reason_of(error)}") from error
         return [self.instrument(one) for one in found]
 
-    def instrument(self, one: rows.Symbol) -> Instrument:
+    def instrument(self, one: shapes.Symbol) -> Instrument:
         """A symbol of `exchangeInfo`. Tick and lot come from the filters: `pricePrecision` is not the tick.
 
         A missing filter gives "0", which on Binance means that the rule is switched off.
@@ -294,7 +295,7 @@ class Binance(Exchange):
         )
 
     @abstractmethod
-    def is_trading(self, one: rows.Symbol) -> bool:
+    def is_trading(self, one: shapes.Symbol) -> bool:
         """Whether the symbol belongs to the universe of `top:N` and `all`."""
 
     def time_request(self) -> Request:
@@ -308,7 +309,7 @@ class Binance(Exchange):
 
     def parse_volumes(self, body: bytes) -> dict[str, float]:
         try:
-            return {one.symbol: float(one.quoteVolume) for one in rows.volumes(body)}
+            return {one.symbol: float(one.quoteVolume) for one in shapes.decode_volumes(body)}
         except (*REJECTIONS, ValueError) as error:
             raise MalformedFrameError(f"24 h tickers: {reason_of(error)}") from error
 
@@ -345,7 +346,7 @@ class Binance(Exchange):
                 return decode_books(channel, frames, instance, reader, self.scanners[channel], partial_levels)
             case "depth_snapshot":
                 limit = partial(_limit_of, self.default_limit)
-                return decode_books(channel, frames, instance, _snapshot_reader, self.scanners[channel], limit)
+                return decode_books(channel, frames, instance, snapshot_reader, self.scanners[channel], limit)
             case "kline":
                 return self._decode_klines(frames, instance)
         readers = self.readers()
@@ -403,7 +404,7 @@ SNAPSHOT_SCANNER = BinanceScanner(
 )
 
 
-def _snapshot_reader(stream: str, body: bytes, numbers: Numbers) -> Book:
+def snapshot_reader(stream: str, body: bytes, numbers: Numbers) -> Book:
     return rows.snapshot(symbol_of_request(stream), body, numbers)
 
 

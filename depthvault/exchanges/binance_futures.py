@@ -10,6 +10,7 @@ from typing import ClassVar
 from depthvault.clock import ns_from_datetime
 from depthvault.exchanges import binance_flat as flat
 from depthvault.exchanges import binance_rows as rows
+from depthvault.exchanges import binance_shapes as shapes
 from depthvault.exchanges.base import Continuity, Head, Pacing, Request, Seed
 from depthvault.exchanges.binance import INTERVALS, SNAPSHOT_SCANNER, Binance, request_path
 from depthvault.exchanges.decode.books import BookReader, Scanner
@@ -128,7 +129,7 @@ class BinanceFutures(Binance):
     def catalogue_request(self) -> Request:
         return Request(f"{self.api}/exchangeInfo", (), 1, "instrument")
 
-    def is_trading(self, one: rows.Symbol) -> bool:
+    def is_trading(self, one: shapes.Symbol) -> bool:
         return one.status == "TRADING" and one.contractType == "PERPETUAL"
 
     def volume_request(self) -> Request | None:

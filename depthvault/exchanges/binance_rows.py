@@ -1,280 +1,17 @@
-"""How Binance's frames and REST answers become rows: field names as the venue's docs have them, one struct a shape.
+"""How Binance's frames and REST answers become rows: one function a shape."""
 
-Unknown fields are ignored (the venue adds some each year); a known field of another type rejects the frame.
-Source of the shapes: Binance spot and USDⓈ-M docs, and recorded frames from 2021 to 2026.
-"""
-
-# ruff: noqa: N815  the field names are the venue's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Generic, Literal, TypeVar
-
-import msgspec
 
 from depthvault.errors import MalformedFrameError
+from depthvault.exchanges import binance_shapes as shapes
 from depthvault.exchanges.decode.books import Book, levels
 from depthvault.exchanges.decode.rows import Row
 from depthvault.exchanges.decode.values import Numbers, micros, optional_micros
 
-Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-SignedId = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-Side = list[tuple[str, str]]
-T = TypeVar("T")
-
 CLOSED_FOR_US = 5_000_000
 """A REST candle counts as closed when it ended so long before receipt: our clock and the venue's differ."""
-
-USD_MARGINED = 1
-"""`st` of USDⓈ-M rows; since 2026-06-30 all-market streams carry COIN-M rows (2) too."""
-
-
-class Envelope(msgspec.Struct, Generic[T]):
-    """The combined-stream form, in which all frames come."""
-
-    stream: str
-    data: T
-
-
-class SpotDiff(msgspec.Struct):
-    e: Literal["depthUpdate"]
-    E: int
-    s: str
-    U: Id
-    u: Id
-    b: Side
-    a: Side
-
-
-class FuturesDiff(msgspec.Struct):
-    """Diffs and partial books: only the stream's name tells them apart."""
-
-    e: Literal["depthUpdate"]
-    E: int
-    T: int
-    s: str
-    U: Id
-    u: Id
-    pu: SignedId
-    b: Side
-    a: Side
-
-
-class SpotPartial(msgspec.Struct):
-    lastUpdateId: Id
-    bids: Side
-    asks: Side
-
-
-class Snapshot(msgspec.Struct):
-    """REST depth; `E` and `T` on futures only. A brand-new futures book answers `lastUpdateId` -1."""
-
-    lastUpdateId: SignedId
-    bids: Side
-    asks: Side
-    E: int | None = None
-    T: int | None = None
-
-
-class BookTicker(msgspec.Struct):
-    u: Id
-    s: str
-    b: str
-    B: str
-    a: str
-    A: str
-    E: int | None = None
-    T: int | None = None
-    st: int = USD_MARGINED
-
-
-class AggTrade(msgspec.Struct):
-    e: Literal["aggTrade"]
-    E: int
-    s: str
-    a: Id
-    p: str
-    q: str
-    f: SignedId
-    l: SignedId  # noqa: E741  the venue's name
-    T: int
-    m: bool
-
-
-class RestAggTrade(msgspec.Struct):
-    a: Id
-    p: str
-    q: str
-    f: SignedId
-    l: SignedId  # noqa: E741
-    T: int
-    m: bool
-
-
-class Trade(msgspec.Struct):
-    e: Literal["trade"]
-    E: int
-    s: str
-    t: Id
-    p: str
-    q: str
-    T: int
-    m: bool
-    X: str = "trade"
-
-
-class Candle(msgspec.Struct):
-    t: int
-    T: int
-    i: str
-    o: str
-    h: str
-    l: str  # noqa: E741
-    c: str
-    v: str
-    q: str
-    V: str
-    Q: str
-    n: Id
-    x: bool
-
-
-class Kline(msgspec.Struct):
-    e: Literal["kline"]
-    E: int
-    s: str
-    k: Candle
-
-
-class Order(msgspec.Struct):
-    s: str
-    S: Literal["BUY", "SELL"]
-    o: str
-    f: str
-    q: str
-    p: str
-    ap: str
-    X: str
-    z: str
-    T: int
-    st: int = USD_MARGINED
-
-
-class ForceOrder(msgspec.Struct):
-    e: Literal["forceOrder"]
-    E: int
-    o: Order
-
-
-class MarkPrice(msgspec.Struct):
-    e: Literal["markPriceUpdate"]
-    E: int
-    s: str
-    p: str
-    i: str
-    r: str
-    T: int
-    st: int = USD_MARGINED
-
-
-class PremiumIndex(msgspec.Struct):
-    symbol: str
-    markPrice: str
-    indexPrice: str
-    lastFundingRate: str
-    nextFundingTime: int
-    time: int
-
-
-class Funding(msgspec.Struct):
-    symbol: str
-    fundingTime: int
-    fundingRate: str
-    markPrice: str = ""
-
-
-class FundingInfo(msgspec.Struct):
-    symbol: str
-    fundingIntervalHours: int
-
-
-class OpenInterest(msgspec.Struct):
-    symbol: str
-    openInterest: str
-    time: int
-
-
-class Control(msgspec.Struct):
-    """Any message that is no data: acknowledgement, either form of error, or a bare event."""
-
-    id: int | str | None = None
-    error: dict[str, Any] | None = None
-    code: int | None = None
-    msg: str | None = None
-    e: str | None = None
-    result: msgspec.Raw = msgspec.Raw(b"")
-
-
-class Filter(msgspec.Struct):
-    filterType: str
-    tickSize: str = ""
-    stepSize: str = ""
-
-
-class Symbol(msgspec.Struct):
-    symbol: str
-    status: str
-    baseAsset: str
-    quoteAsset: str
-    filters: list[Filter] = []
-    isSpotTradingAllowed: bool = True
-    contractType: str | None = None
-    onboardDate: int | None = None
-
-
-class Catalogue(msgspec.Struct):
-    symbols: list[Symbol]
-
-
-class Volume(msgspec.Struct):
-    symbol: str
-    quoteVolume: str
-
-
-class AnyHead(msgspec.Struct):
-    U: Id
-    u: Id
-    pu: int | None = None
-    E: int = 0
-
-
-def decoder(shape: Any) -> Any:
-    """The `decode` of a typed msgspec decoder."""
-    return msgspec.json.Decoder(shape).decode
-
-
-_spot_diff = decoder(Envelope[SpotDiff])
-_futures_diff = decoder(Envelope[FuturesDiff])
-_spot_partial = decoder(Envelope[SpotPartial])
-_snapshot = decoder(Snapshot)
-_book_ticker = decoder(Envelope[BookTicker])
-_agg_trade = decoder(Envelope[AggTrade])
-_rest_agg_trades = decoder(list[RestAggTrade])
-_trade = decoder(Envelope[Trade])
-_kline = decoder(Envelope[Kline])
-_rest_klines = decoder(
-    list[tuple[int, str, str, str, str, str, int, str, Id, str, str, Any]],
-)
-_force_order = decoder(Envelope[ForceOrder])
-_mark_price = decoder(Envelope[MarkPrice | list[MarkPrice]])
-_premium_index = decoder(PremiumIndex | list[PremiumIndex])
-_funding = decoder(list[Funding])
-_funding_info = decoder(list[FundingInfo])
-_open_interest = decoder(OpenInterest)
-control = decoder(Control)
-catalogue = decoder(Catalogue)
-volumes = decoder(list[Volume])
-any_head = decoder(Envelope[AnyHead])
 
 
 def _symbol(text: str) -> str:
@@ -305,7 +42,7 @@ def ascii_lower(text: str) -> str:
 
 def spot_diff(stream: str, body: bytes, numbers: Numbers) -> Book:
     """A spot `depthUpdate`: no engine time, no previous id."""
-    data = _spot_diff(body).data
+    data = shapes.decode_spot_diff(body).data
     _ordered(data.U, data.u)
     sides = (*levels(data.b, numbers), *levels(data.a, numbers))
     return Book(micros(data.E), _symbol(data.s), None, data.U, data.u, None, False, *sides)
@@ -313,7 +50,7 @@ def spot_diff(stream: str, body: bytes, numbers: Numbers) -> Book:
 
 def futures_diff(stream: str, body: bytes, numbers: Numbers) -> Book:
     """A futures `depthUpdate` with its chain id `pu`."""
-    data = _futures_diff(body).data
+    data = shapes.decode_futures_diff(body).data
     _ordered(data.U, data.u)
     sides = (*levels(data.b, numbers), *levels(data.a, numbers))
     return Book(micros(data.E), _symbol(data.s), micros(data.T), data.U, data.u, data.pu, False, *sides)
@@ -326,7 +63,7 @@ def futures_partial(stream: str, body: bytes, numbers: Numbers) -> Book:
 
 def spot_partial(stream: str, body: bytes, numbers: Numbers) -> Book:
     """A spot partial book: no symbol, no time; the symbol stands in the stream's name alone."""
-    data = _spot_partial(body).data
+    data = shapes.decode_spot_partial(body).data
     sides = (*levels(data.bids, numbers), *levels(data.asks, numbers))
     symbol = _symbol(stream_symbol(stream))
     return Book(None, symbol, None, data.lastUpdateId, data.lastUpdateId, None, True, *sides)
@@ -334,7 +71,7 @@ def spot_partial(stream: str, body: bytes, numbers: Numbers) -> Book:
 
 def snapshot(symbol: str, body: bytes, numbers: Numbers) -> Book:
     """A REST snapshot; the symbol is the request's."""
-    data = _snapshot(body)
+    data = shapes.decode_snapshot(body)
     sides = (*levels(data.bids, numbers), *levels(data.asks, numbers))
     return Book(
         optional_micros(data.E),
@@ -353,8 +90,8 @@ def book_ticker(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
 
     COIN-M rows of the all-market stream are not ours.
     """
-    data = _book_ticker(body).data
-    if data.st != USD_MARGINED and stream.startswith("!"):
+    data = shapes.decode_book_ticker(body).data
+    if data.st != shapes.USD_MARGINED and stream.startswith("!"):
         return ()
     read = numbers.unsigned
     bid, bid_size, ask, ask_size = read(data.b), read(data.B), read(data.a), read(data.A)
@@ -372,7 +109,7 @@ def book_ticker(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
 
 def agg_trade(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
     """An aggregated trade. On futures `q` counts RPI fills too (`nq` would not)."""
-    data = _agg_trade(body).data
+    data = shapes.decode_agg_trade(body).data
     price, quantity = numbers.unsigned(data.p), numbers.unsigned(data.q)
     return ((micros(data.E), _symbol(data.s), micros(data.T), data.a, data.f, data.l, price, quantity, data.m),)
 
@@ -382,20 +119,20 @@ def rest_agg_trades(symbol: str, body: bytes, numbers: Numbers) -> Sequence[Row]
     read = numbers.unsigned
     return [
         (None, _symbol(symbol), micros(one.T), one.a, one.f, one.l, read(one.p), read(one.q), one.m)
-        for one in _rest_agg_trades(body)
+        for one in shapes.decode_rest_agg_trades(body)
     ]
 
 
 def trade(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
     """A fill; futures say its kind in `X` (MARKET, INSURANCE_FUND, ADL, NA), spot says none."""
-    data = _trade(body).data
+    data = shapes.decode_trade(body).data
     price, quantity = numbers.unsigned(data.p), numbers.unsigned(data.q)
     return ((micros(data.E), _symbol(data.s), micros(data.T), data.t, price, quantity, data.m, data.X),)
 
 
 def kline(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
     """The candle of a frame that closes it (`x`); the running ones before it are no rows."""
-    data = _kline(body).data
+    data = shapes.decode_kline(body).data
     candle = data.k
     if not candle.x:
         return ()
@@ -409,7 +146,7 @@ def kline(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
 def rest_klines(symbol: str, interval: str, received_us: int, body: bytes, numbers: Numbers) -> Sequence[Row]:
     """REST candles that had closed a while before the answer arrived: the last of an answer is often still running."""
     rows: list[Row] = []
-    for start, o, h, low, c, volume, end, quote, count, taker, taker_quote, _ in _rest_klines(body):
+    for start, o, h, low, c, volume, end, quote, count, taker, taker_quote, _ in shapes.decode_rest_klines(body):
         if micros(end) + CLOSED_FOR_US >= received_us:
             continue
         prices = [numbers.unsigned(text) for text in (o, h, low, c)]
@@ -421,9 +158,9 @@ def rest_klines(symbol: str, interval: str, received_us: int, body: bytes, numbe
 
 def liquidation(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
     """A forced order: `z` filled so far, `ap` average price, `p` order price."""
-    data = _force_order(body).data
+    data = shapes.decode_force_order(body).data
     order = data.o
-    if order.st != USD_MARGINED and stream.startswith("!"):
+    if order.st != shapes.USD_MARGINED and stream.startswith("!"):
         return ()
     prices = (numbers.unsigned(order.p), numbers.optional(order.ap))
     sizes = (numbers.unsigned(order.q), numbers.optional(order.z))
@@ -433,18 +170,18 @@ def liquidation(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
 
 def mark_price(stream: str, body: bytes, numbers: Numbers) -> Sequence[Row]:
     """Mark prices, one or an array. `r` may be empty and `T` 0 for delivery and delisted contracts."""
-    data = _mark_price(body).data
+    data = shapes.decode_mark_price(body).data
     read = numbers.optional
     return [
         (micros(one.E), _symbol(one.s), read(one.p), read(one.i), read(one.r), optional_micros(one.T))
         for one in (data if isinstance(data, list) else (data,))
-        if one.st == USD_MARGINED or not stream.startswith("!")
+        if one.st == shapes.USD_MARGINED or not stream.startswith("!")
     ]
 
 
 def premium_index(body: bytes, numbers: Numbers) -> Sequence[Row]:
     """REST mark prices."""
-    data = _premium_index(body)
+    data = shapes.decode_premium_index(body)
     read = numbers.optional
     return [
         (
@@ -461,7 +198,7 @@ def premium_index(body: bytes, numbers: Numbers) -> Sequence[Row]:
 
 def funding_intervals(body: bytes) -> dict[str, int]:
     """Hours between settlements by symbol, of the symbols whose terms were ever adjusted; all others: 8."""
-    return {one.symbol: one.fundingIntervalHours for one in _funding_info(body)}
+    return {one.symbol: one.fundingIntervalHours for one in shapes.decode_funding_info(body)}
 
 
 def funding_rates(body: bytes, numbers: Numbers, intervals: dict[str, int] | None) -> Sequence[Row]:
@@ -475,11 +212,11 @@ def funding_rates(body: bytes, numbers: Numbers, intervals: dict[str, int] | Non
             None if intervals is None else intervals.get(one.symbol, 8),
             numbers.optional(one.markPrice),
         )
-        for one in _funding(body)
+        for one in shapes.decode_funding(body)
     ]
 
 
 def open_interest(body: bytes, numbers: Numbers) -> Sequence[Row]:
     """Open interest of one symbol in base units."""
-    one = _open_interest(body)
+    one = shapes.decode_open_interest(body)
     return ((micros(one.time), _symbol(one.symbol), numbers.volume(one.openInterest), None),)

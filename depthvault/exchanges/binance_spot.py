@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from depthvault.exchanges import binance_flat as flat
 from depthvault.exchanges import binance_rows as rows
+from depthvault.exchanges import binance_shapes as shapes
 from depthvault.exchanges.base import Continuity, Head, Pacing, Request, Seed
 from depthvault.exchanges.binance import SNAPSHOT_SCANNER, Binance
 from depthvault.exchanges.decode.books import BookReader, Scanner
@@ -101,7 +102,7 @@ class BinanceSpot(Binance):
     def catalogue_request(self) -> Request:
         return Request(f"{self.api}/exchangeInfo", (), 20, "instrument")
 
-    def is_trading(self, one: rows.Symbol) -> bool:
+    def is_trading(self, one: shapes.Symbol) -> bool:
         return one.status == "TRADING" and one.isSpotTradingAllowed
 
     def volume_request(self) -> Request | None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from depthvault.exchanges import binance_rows, lighter_rows
 from depthvault.exchanges.base import Frames
-from depthvault.exchanges.binance import SNAPSHOT_SCANNER, _snapshot_reader
+from depthvault.exchanges.binance import SNAPSHOT_SCANNER, snapshot_reader
 from depthvault.exchanges.binance_futures import BinanceFutures
 from depthvault.exchanges.binance_spot import BinanceSpot
 from depthvault.exchanges.decode.arrays import kernels
@@ -29,7 +29,7 @@ SHAPES: dict[str, tuple[BookReader, Scanner]] = {
     "spot partial": (binance_rows.spot_partial, BinanceSpot.scanners["depth_partial"]),
     "futures diff": (binance_rows.futures_diff, BinanceFutures.scanners["depth_diff"]),
     "futures partial": (binance_rows.futures_partial, BinanceFutures.scanners["depth_partial"]),
-    "snapshot": (_snapshot_reader, SNAPSHOT_SCANNER),
+    "snapshot": (snapshot_reader, SNAPSHOT_SCANNER),
     "lighter": (partial(lighter_rows.book, SYMBOLS), LighterScanner(SYMBOLS)),
 }
 REQUEST = "GET /api/v3/depth?symbol=BTCUSDT&limit=1000"
