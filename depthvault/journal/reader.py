@@ -15,7 +15,6 @@ from depthvault.journal.record import HEADER, MAGIC, MAX_PAYLOAD, decode, is_int
 from depthvault.journal.rows import STOP, Kind, Row, parse_body
 
 _SCAN_CHUNK = 1 << 20
-_SEQUENCE = ("sequence",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Damage:
             return None
         if self.kind == "repeated":
             return 0
-        return self.next_sequence - (-1 if self.last_sequence is None else self.last_sequence) - 1
+        return max(self.next_sequence - (-1 if self.last_sequence is None else self.last_sequence) - 1, 0)
 
 
 class Source(Protocol):
@@ -124,8 +123,11 @@ def record_at(source: Source, offset: int) -> tuple[bytes, str]:
     return payload, ""
 
 
-def next_record(source: Source, offset: int, stop: int | None = None) -> int | None:
-    """Where the next intact record after `offset` begins; None when there is none before `stop` or the end."""
+def next_record(source: Source, offset: int, stop: int | None = None) -> tuple[int, int] | None:
+    """Where the next intact record from `offset` on begins, and its first sequence number.
+
+    None when there is none before `stop` or the end.
+    """
     position = offset
     while True:
         chunk = source.pread(_SCAN_CHUNK, position)
@@ -134,8 +136,8 @@ def next_record(source: Source, offset: int, stop: int | None = None) -> int | N
         found = chunk.find(MAGIC)
         while found >= 0:
             payload, _ = record_at(source, position + found)
-            if payload and _batch(payload) is not None:
-                return position + found
+            if payload and (batch := _batch(payload)) is not None:
+                return position + found, int(batch.column(0)[0].as_py())
             found = chunk.find(MAGIC, found + 1)
         if len(chunk) < len(MAGIC):
             return None
@@ -177,17 +179,17 @@ def scan(
         if batch is None:
             if reason == "end":
                 return
+            reason = reason or "not a batch"
             resumed = next_record(source, offset + 1, stop)
-            end = resumed
             if resumed is None:
                 end = stop if stop is not None else _end(source, offset)
-            assert end is not None
-            following = None if resumed is None else _first_sequence(source, resumed)
-            kind = "torn" if resumed is None and reason.startswith("torn") else "corrupt"
-            yield Damage(path, offset, end, kind, reason or "not a batch", last_sequence, following)
-            if resumed is None:
+                kind = "torn" if reason.startswith("torn") else "corrupt"
+                yield Damage(path, offset, end, kind, reason, last_sequence, None)
                 return
-            offset, expected = resumed, following
+            end, following = resumed
+            yield Damage(path, offset, end, "corrupt", reason, last_sequence, following)
+            # Rows before `expected` that come again behind the bad bytes are repeated, whatever brought them there.
+            offset, expected = end, following if expected is None else max(expected, following)
             continue
         end = offset + HEADER.size + len(payload)
         first = int(batch.column(0)[0].as_py())
@@ -202,11 +204,6 @@ def scan(
             last_sequence = first + int(batch.num_rows) - 1
             expected = last_sequence + 1
         offset = end
-
-
-def _first_sequence(source: Source, offset: int) -> int:
-    payload, _ = record_at(source, offset)
-    return int(decode(payload, _SEQUENCE).column(0)[0].as_py())
 
 
 def _end(source: Source, offset: int) -> int:

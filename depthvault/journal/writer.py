@@ -268,6 +268,8 @@ class JournalWriter:
                 self._file.sync()
             except JournalError as error:
                 self._note_failure(error)
+                # The kernel may forget which pages failed, so this file is not trusted with more than need be.
+                self._deadline_ns = 0
                 raise
 
     def _write_buffered(self, *, check_free: bool) -> int:

@@ -19,7 +19,6 @@ from depthvault.durable import make_directories
 from depthvault.errors import ArchiveError
 from depthvault.exchanges import exchange as make_exchange
 from depthvault.exchanges.base import Exchange
-from depthvault.journal import is_locked
 from depthvault.journal.writer import software_version
 from depthvault.layout import Layout
 from depthvault.period import Period
@@ -169,14 +168,11 @@ class Sealer:
         end = period.end + self.grace
         if now < end:
             return False
-        latest = self.index.latest_ns(exchange, writer)
-        if latest is not None and latest >= ns_from_datetime(end):
+        if self.index.shown_until(exchange, writer, ns_from_datetime(end)):
             return True
         # A writer flushes several times a second, so what it had has long been written; when it comes later after all
         # (its disk was full), the period is sealed anew.
-        if now >= end + QUIET:
-            return True
-        return not any(is_locked(path) for path in self.layout.journal_files(exchange, writer))
+        return now >= end + QUIET
 
     def is_open(self, exchange: str, writer: str, period: Period, inputs: Inputs) -> bool:
         """Whether the period has no complete receipt, or one that was not made from all there is now."""
@@ -216,8 +212,8 @@ def seal_due(
 ) -> list[tuple[str, str, Period]]:
     """The (exchange, writer, period) that are due: over with their grace, and not sealed or not with all rows.
 
-    A period of a writer is over when the grace after its end has passed and a journal of the writer shows a later row,
-    or nobody holds the lock of any (it stopped or crashed), or QUIET has passed, too.
+    A period of a writer is over when the grace after its end has passed and each journal that is still being written
+    shows a later row (those whose lock is free are closed: their writer stopped or crashed), or QUIET has passed, too.
     """
     return (sealer or Sealer(layout, config.archive.seal_grace)).due(exchanges, now)
 

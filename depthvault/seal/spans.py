@@ -2,26 +2,30 @@
 
 A period's window is its span widened by the grace on both sides: rows received in it can belong to the period. What a
 journal gives to a window ends with the last record that has a row in it; that byte position is a pure function of the
-journal, however far it has grown since.
+journal, however far it has grown since. `sent` rows do not count: they bear the time of a request, whose answer may
+come after the window.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
+import pyarrow.compute as pc
 
 from depthvault.clock import EPOCH
 from depthvault.durable import write_atomic
-from depthvault.journal import is_locked
+from depthvault.journal import Kind, is_locked
 from depthvault.journal.reader import Batch, Damage, open_source, scan
 from depthvault.layout import Layout
 from depthvault.period import Period
 
-_COLUMNS = ("sequence", "wall_ns")
+_COLUMNS = ("sequence", "wall_ns", "kind")
+_SAVE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class Span(msgspec.Struct):
     """What is known of one journal.
 
     offset, last_sequence: how far it has been read. windows: for each period number (start over length) the byte
-    positions of the first and the end of the last record with a row in the period's window.
+    positions of the first and the end of the last record with a row in the period's window. closed: its writer is gone,
+    so nothing more will come.
     """
 
     offset: int = 0
@@ -53,6 +58,7 @@ class Span(msgspec.Struct):
     windows: dict[int, tuple[int, int]] = {}
     size: int = 0
     modified_ns: int = 0
+    closed: bool = False
 
 
 class _Cache(msgspec.Struct):
@@ -70,6 +76,7 @@ class SpanIndex:
         self._length = _ns(layout.period)
         self._grace = _ns(grace)
         self._spans: dict[tuple[str, str], dict[str, Span]] = {}
+        self._saved: dict[tuple[str, str], float] = {}
 
     def refresh(self, exchange: str, writer: str) -> dict[Path, Span]:
         """The writer's journals with what they hold now, oldest first."""
@@ -81,19 +88,23 @@ class SpanIndex:
         closed_changed = False
         for path in self.layout.journal_files(exchange, writer):
             try:
+                span = known.get(path.name) or Span()
+                # Asked before reading: what was there when the lock was free is all there will be.
+                closing = not span.closed and not is_locked(path)
                 status = path.stat()
-                span = known.get(path.name)
-                if span is None or status.st_size < span.offset:
+                if status.st_size < span.offset:
                     span = Span()
                 if (span.size, span.modified_ns) != (status.st_size, status.st_mtime_ns):
                     self._extend(path, span)
                     span.size, span.modified_ns = status.st_size, status.st_mtime_ns
-                    closed_changed = closed_changed or not is_locked(path)
+                span.closed = span.closed or closing
+                closed_changed = closed_changed or closing
             except FileNotFoundError:  # deleted by the cleanup meanwhile
                 continue
             found[path] = span
         self._spans[key] = {path.name: span for path, span in found.items()}
-        if closed_changed:
+        if closed_changed and time.monotonic() - self._saved.get(key, -_SAVE_SECONDS) >= _SAVE_SECONDS:
+            self._saved[key] = time.monotonic()
             self._save(exchange, writer)
         return found
 
@@ -113,10 +124,15 @@ class SpanIndex:
         periods = [Period(EPOCH + number * length, length) for number in numbers]
         return {period: self._inputs(spans, period) for period in periods}
 
-    def latest_ns(self, exchange: str, writer: str) -> int | None:
-        """The latest time of receipt that any of the writer's journals shows."""
+    def shown_until(self, exchange: str, writer: str, moment_ns: int) -> bool:
+        """Whether all journals have shown, at the last look, what they received before `moment_ns`.
+
+        A closed one has; one that is being written has when it shows a row of that time or later.
+        """
         known = self._spans.get((exchange, writer), {})
-        return max((span.latest_ns for span in known.values() if span.latest_ns is not None), default=None)
+        return all(
+            span.closed or (span.latest_ns is not None and span.latest_ns >= moment_ns) for span in known.values()
+        )
 
     def _extend(self, path: Path, span: Span) -> None:
         """Read on from where `span` ends."""
@@ -130,7 +146,13 @@ class SpanIndex:
                 self._add(part, span)
 
     def _add(self, batch: Batch, span: Span) -> None:
-        walls = batch.rows.column("wall_ns").to_numpy()
+        span.offset = batch.end
+        span.last_sequence = batch.last_sequence
+        span.rows += int(batch.rows.num_rows)
+        received = pc.not_equal(batch.rows.column("kind"), Kind.SENT.value).to_numpy(zero_copy_only=False)
+        walls = batch.rows.column("wall_ns").to_numpy()[received]
+        if not len(walls):
+            return
         low, high = int(walls.min()), int(walls.max())
         first = (low - self._grace) // self._length
         last = (high + self._grace) // self._length
@@ -144,9 +166,6 @@ class SpanIndex:
         for number in numbers:
             start, _ = span.windows.get(number, (batch.start, 0))
             span.windows[number] = (start, batch.end)
-        span.offset = batch.end
-        span.last_sequence = batch.last_sequence
-        span.rows += int(batch.rows.num_rows)
         span.first_ns = int(walls[0]) if span.first_ns is None else span.first_ns
         span.last_ns = int(walls[-1])
         span.latest_ns = high if span.latest_ns is None else max(high, span.latest_ns)

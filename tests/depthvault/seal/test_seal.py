@@ -191,6 +191,36 @@ def test_a_quiet_live_writers_hour_is_due_after_a_while(tape: Tape) -> None:
     writer.close()
 
 
+def test_an_hour_waits_for_each_fetcher_that_may_still_have_rows_of_it(tape: Tape) -> None:
+    def due() -> bool:
+        return bool(seal_due(tape.layout, tape.config, ["binance_spot"], HOUR.end + GRACE))
+
+    one = tape.begin("12:59:00", "rest-host", exclusive=False)
+    other = tape.begin("12:59:01", "rest-host", exclusive=False)
+    for writer, moment in ((one, "13:02:00"), (other, "13:00:30")):
+        writer.append("event", 0, "clock", b"{}", at(moment))
+        writer.flush()
+    assert not due()
+    tape.clock.wall = at("13:00:40")
+    other.close()
+    assert due()
+    one.close()
+
+
+def test_an_answer_after_the_grace_does_not_reopen_the_hour_of_its_request(tape: Tape) -> None:
+    writer = tape.begin("12:59:00", "rest-host", exclusive=False)
+    writer.append("event", 0, "clock", b"{}", at("13:01:00"))
+    writer.flush()
+    first = tape.seal(writer="rest-host")
+    line = "GET /api/v3/depth?symbol=BTCUSDT&limit=5"
+    writer.append_rest(line, b'{"lastUpdateId":1,"bids":[],"asks":[]}', at("13:00:59.9"), at("13:01:00.1"))
+    tape.clock.wall = at("13:02:00")
+    writer.close()
+    sealer = Sealer(tape.layout, GRACE)
+    assert sealer.due(["binance_spot"], HOUR.end + GRACE) == []
+    assert tape.seal(writer="rest-host") == first
+
+
 def test_what_a_dead_writer_left_is_due_at_once(tape: Tape) -> None:
     writer = tape.begin("12:10:00")
     put_trades(writer, (1, "12:10:01", "12:10:01"))
