@@ -202,8 +202,7 @@ class Books:
             self.recorder.refusal(error, f"snapshot of {book.symbol}")
             book.not_before_ns = self.clock.monotonic_ns() + 10 * RETRY_LONGEST_NS
         except (RestError, MalformedFrameError) as error:
-            self.recorder.counters.rest_errors += 1
-            LOG.warning("snapshot of %s: %s", book.symbol, error)
+            self.recorder.refusal(error, f"snapshot of {book.symbol}")
             self._later(book)
         finally:
             book.fetching = False

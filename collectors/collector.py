@@ -8,12 +8,10 @@ SIGINT and SIGTERM stop it gracefully, SIGHUP reads the configuration anew witho
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import signal
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -23,35 +21,24 @@ from collectors.books import Books
 from collectors.feed import Feed
 from collectors.health import Health, port_of
 from collectors.host import environment, ntp_offset
+from collectors.listings import Listings
 from collectors.logs import configure_logging
 from collectors.persistence import Persistence
 from collectors.recorder import Recorder, StreamState
 from collectors.slot import Opener, Slot
-from collectors.universe import BUSY_SYMBOLS, Shard, Universe, choose
+from collectors.timekeeping import Timekeeper
+from collectors.universe import BUSY_SYMBOLS, Shard, Universe
 from collectors.watchdog import Watchdog
 from depthvault import exchanges
 from depthvault.clock import Clock, SystemClock, datetime_from_ns
 from depthvault.config import Config, load_config
-from depthvault.durable import write_atomic
-from depthvault.errors import (
-    BannedError,
-    DepthvaultError,
-    MalformedFrameError,
-    RateLimitedError,
-    RestError,
-    RestrictedError,
-)
-from depthvault.exchanges.base import Instrument, Stream
+from depthvault.errors import DepthvaultError
+from depthvault.exchanges.base import Stream
 from depthvault.journal.writer import JournalWriter
 from depthvault.rest.client import RestClient
-from depthvault.rest.weight import Priority, WeightBudget
+from depthvault.rest.weight import WeightBudget
 
 LOG = logging.getLogger("depthvault.collector")
-
-CLOCK_INTERVAL = 600.0  # seconds between two looks at NTP and the venue's round trip
-NOTICE_SETTLE = 2.0
-CATALOGUE_RETRY = (1.0, 60.0)
-VOLUME_EVERY = 12  # volumes are asked for at every so many refreshes of the catalogue: they are heavy and change slowly
 
 
 class Collector:
@@ -81,7 +68,6 @@ class Collector:
         self.clock = clock or SystemClock()
         self.rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         self.exchange = exchanges.exchange(name, config.exchanges[name])
-        self.universe = Universe(())
         self.port = port_of(config, name, instance, self.shard.index)
         self.started = asyncio.Event()
         """Set when the first subscriptions are under way."""
@@ -89,15 +75,19 @@ class Collector:
         self._time_reference = time_reference
         self._alarms = Alarms(self.layout.run / "alerts", name, self.writer, self.clock)
         self._stop = asyncio.Event()
-        self._stop_reason = "stop"
-        self._refresh = asyncio.Event()
-        self._listed: list[Instrument] = []
-        self._volumes: dict[str, float] = {}
+        self._stop_reason = "error"
         self.journal: JournalWriter
         self.recorder: Recorder
         self.books: Books
         self.feed: Feed
         self.client: RestClient
+        self.listings: Listings
+        self.watchdog: Watchdog
+
+    @property
+    def universe(self) -> Universe:
+        """What is recorded, the most active symbol first."""
+        return self.listings.universe
 
     def stop(self, reason: str) -> None:
         """Stop gracefully; `reason` goes into the journal's stop row."""
@@ -118,10 +108,11 @@ class Collector:
         if config.data_dir != self.config.data_dir or config.journal != self.config.journal:
             LOG.warning("data_dir and journal.* are taken over at the next start only")
         self.config = config
-        self.recorder.exchange = self.books.exchange = self.watchdog.exchange = self.exchange
+        for part in (self.recorder, self.books, self.watchdog, self.listings, self.timekeeper):
+            part.exchange = self.exchange
         self.feed.set_exchange(self.exchange)
         LOG.info("configuration read anew")
-        self._refresh.set()
+        self.listings.refresh.set()
 
     async def run(self, duration: float | None = None) -> None:
         """Record until `stop`, or for `duration` seconds. Raises what makes going on senseless (VenueError)."""
@@ -156,7 +147,16 @@ class Collector:
             self._connected_slot,
         )
         self.recorder.on_event = self._alarms.note
-        self.recorder.on_notice = self._refresh.set
+        self.listings = Listings(
+            self.exchange,
+            self.recorder,
+            self.client,
+            self.shard,
+            self.layout.run / "universe" / f"{self.name}-{self.writer}.json",
+            self._follow,
+        )
+        self.recorder.on_notice = self.listings.refresh.set
+        self.timekeeper = Timekeeper(self.exchange, self.recorder, self.client, self.feed, self._time_reference)
         self.recorder.event("environment", environment())
         self._alarms.tell("start", f"recording begins: {self.journal.path.name}")
         health = Health(self)
@@ -167,9 +167,9 @@ class Collector:
             for name, work in {
                 "persistence": persistence.run(),
                 "books": self.books.run(),
-                "universe": self._follow_universe(),
+                "listings": self.listings.run(),
                 "watchdog": self.watchdog.run(),
-                "clock": self._watch_clock(),
+                "clock": self.timekeeper.run(),
                 "health": health.run(),
                 "alarms": self._alarms.run(),
             }.items()
@@ -193,86 +193,10 @@ class Collector:
             tasks[0].cancel()
             await asyncio.gather(tasks[0], return_exceptions=True)
 
-    # Universe
-
-    async def _follow_universe(self) -> None:
-        """Keep the subscriptions equal to what is configured and listed."""
-        refreshes = 0
-        first, longest = CATALOGUE_RETRY
-        wait = first
-        while True:
-            self._refresh.clear()
-            try:
-                answer = await self.client.get(self.exchange.catalogue_request(), Priority.CATALOGUE)
-                self._listed = self.exchange.parse_catalogue(answer.body)
-                self.journal.set_catalogue(
-                    answer.request.line, answer.body, answer.sent_wall_ns, answer.received_wall_ns
-                )
-                if refreshes % VOLUME_EVERY == 0:
-                    await self._ask_volumes()
-                self._subscribe()
-                await asyncio.to_thread(self._publish_symbols)
-            except (RestError, MalformedFrameError) as error:
-                if isinstance(error, RestrictedError):
-                    raise
-                self._refused(error, "catalogue")
-                if not self.universe.symbols:
-                    self._subscribe_unlisted()
-                await asyncio.sleep(wait)
-                wait = min(longest, wait * 2)
-                continue
-            refreshes += 1
-            wait = first
-            try:
-                async with asyncio.timeout(self.exchange.config.instrument_interval.total_seconds()):
-                    await self._refresh.wait()
-                await asyncio.sleep(NOTICE_SETTLE)  # notices come in bursts, and sometimes before the catalogue
-            except TimeoutError:
-                pass
-
-    async def _ask_volumes(self) -> None:
-        request = self.exchange.volume_request()
-        if request is None:
-            return
-        try:
-            answer = await self.client.get(request, Priority.CATALOGUE)
-            self._volumes = self.exchange.parse_volumes(answer.body)
-        except (RestError, MalformedFrameError) as error:
-            if not self._volumes and str(self.exchange.config.symbols).startswith("top:"):
-                raise  # without volumes nobody knows the top
-            self._refused(error, "volumes")
-
-    def _refused(self, error: RestError | MalformedFrameError, what: str) -> None:
-        if isinstance(error, RateLimitedError | BannedError):
-            self.recorder.refusal(error, what)
-        else:
-            self.recorder.counters.rest_errors += 1
-            LOG.warning("%s: %s", what, error)
-
-    def _subscribe(self) -> None:
-        """Choose the symbols anew, and subscribe to the difference."""
-        before = set(self.universe.symbols)
-        universe = choose(self.exchange.config, self._listed, self._volumes, self.shard, before)
-        if new := set(universe.missing) - set(self.universe.missing):
-            LOG.warning("not listed, so not recorded: %s", ", ".join(sorted(new)))
-            self.recorder.event("subscribe", {"streams": [], "active": False, "not_listed": sorted(new)})
-        self._follow(universe)
-
-    def _subscribe_unlisted(self) -> None:
-        """Begin without a catalogue, while REST is down: with the symbols named, or those recorded last.
-
-        Where streams are named by market numbers this cannot be done, and nothing is subscribed yet.
-        """
-        named = self.exchange.config.symbol_list
-        symbols = self._published_symbols() if named is None else [name for name in named if self.shard.holds(name)]
-        if symbols:
-            LOG.warning("no catalogue yet: beginning with %d symbols as configured or recorded last", len(symbols))
-            self._follow(Universe(tuple(Instrument(symbol, "", True, "", "", "0", "0") for symbol in symbols)))
+    # What is recorded
 
     def _follow(self, universe: Universe) -> None:
         """Subscribe to `universe`, and to nothing else."""
-        before = set(self.universe.symbols)
-        self.universe = universe
         ranks = {symbol: rank for rank, symbol in enumerate(universe.symbols)}
         streams = [
             stream
@@ -291,7 +215,7 @@ class Collector:
             state.rank, state.busy = rank, rank < BUSY_SYMBOLS
             if stream.channel == "depth_diff":
                 state.sync = self.books.track(stream, rank)
-        for symbol in before - set(universe.symbols):
+        for symbol in self.books.books.keys() - ranks.keys():
             self.books.drop(symbol)
         added, removed = self.feed.update(streams)
         if added or removed:
@@ -300,26 +224,6 @@ class Collector:
                 len(universe.symbols), len(self.feed.slots), len(added), len(removed),
             )  # fmt: skip
         self.started.set()
-
-    @property
-    def _symbols_file(self) -> Path:
-        return self.layout.run / "universe" / f"{self.name}-{self.writer}.json"
-
-    def _published_symbols(self) -> list[str]:
-        try:
-            symbols = json.loads(self._symbols_file.read_text(encoding="utf-8"))["symbols"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return []
-        return [str(symbol) for symbol in symbols]
-
-    def _publish_symbols(self) -> None:
-        """Tell what is recorded, most active first: the polls over REST ask for the same symbols."""
-        path = self._symbols_file
-        content = json.dumps({"symbols": self.universe.symbols}, ensure_ascii=False)
-        try:
-            write_atomic(path, content.encode() + b"\n")
-        except OSError as error:
-            LOG.warning("%s: %s", path, error.strerror)
 
     # Connections
 
@@ -350,41 +254,6 @@ class Collector:
         for slot in self.feed.slots:
             for connection in slot.connections:
                 connection.repeat_opened()
-
-    # Clock
-
-    async def _watch_clock(self) -> None:
-        """Record how far this host's clock is off, and how far away the venue is."""
-        while True:
-            reference = await asyncio.to_thread(self._time_reference)
-            venue = await self._venue_time()
-            round_trips = [
-                round(connection.round_trip, 6)
-                for slot in self.feed.slots
-                for connection in slot.connections
-                if connection.round_trip
-            ]
-            detail = {"reference": reference or venue, "venue": venue, "websocket_round_trips_s": round_trips}
-            self.recorder.event("clock", detail)
-            await asyncio.sleep(CLOCK_INTERVAL)
-
-    async def _venue_time(self) -> dict[str, Any] | None:
-        """The venue's clock against ours, halfway through the request; good to some ms, and better than nothing."""
-        request = self.exchange.time_request()
-        if request is None:
-            return None
-        try:
-            answer = await self.client.get(request, Priority.CATALOGUE, max_wait=60)
-            venue_ns = self.exchange.parse_time(answer.body)
-        except (RestError, MalformedFrameError) as error:
-            self._refused(error, "time")
-            return None
-        ours_ns = (answer.sent_wall_ns + answer.received_wall_ns) // 2
-        return {
-            "source": self.client.host,
-            "offset_s": round((venue_ns - ours_ns) / 1e9, 6),
-            "round_trip_s": round(answer.round_trip, 6),
-        }
 
 
 async def _run(collector: Collector, duration: float | None) -> None:

@@ -171,8 +171,8 @@ class Recorder:
         """Write a REST answer, verbatim."""
         self.journal.append_rest(answer.request.line, answer.body, answer.sent_wall_ns, answer.received_wall_ns)
 
-    def refusal(self, error: RestError, what: str) -> None:
-        """Write what a REST refusal is."""
+    def refusal(self, error: RestError | MalformedFrameError, what: str) -> None:
+        """Take note that the venue did not answer a question about `what`; a limit or a ban becomes an event."""
         self.counters.rest_errors += 1
         if isinstance(error, BannedError):
             self.event("banned", {"what": what, "until": error.until, "reason": str(error)})
