@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from depthvault.archive import log
-from depthvault.archive.compact import stage_table
+from depthvault.archive.channel import stage_table
 from depthvault.archive.encoding import Encoding
 from depthvault.archive.manifest import ArchiveFile, ArchiveState, Entry
 from depthvault.archive.staging import Compacted, Staging, Unit, Verdict

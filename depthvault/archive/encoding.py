@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -145,16 +146,21 @@ class ArchiveWriter:
         self.groups = 0
         self.logical_sha256 = ""
 
-    def write(self, table: pa.Table) -> tuple[int, int]:
-        """Append `table`, the rows of one symbol; returns its first row group and the one after its last."""
+    def write(self, table: pa.Table, rows: npt.NDArray[np.int64] | None = None) -> tuple[int, int]:
+        """Append `table`, the rows of one symbol, or of it those that `rows` names, in that order.
+
+        Returns its first row group and the one after its last. No more than a row group is copied at a time.
+        """
         first = self.groups
-        table = table.replace_schema_metadata(None).cast(self._schema)
-        for offset in range(0, table.num_rows, self._encoding.row_group_rows):
-            part = table.slice(offset, self._encoding.row_group_rows)
+        count = table.num_rows if rows is None else len(rows)
+        for offset in range(0, count, self._encoding.row_group_rows):
+            stop = offset + self._encoding.row_group_rows
+            part = table.slice(offset, stop - offset) if rows is None else table.take(pa.array(rows[offset:stop]))
+            part = part.replace_schema_metadata(None).cast(self._schema)
             self._writer.write_table(part, row_group_size=self._encoding.row_group_rows)
             self._digest.update(part)
             self.groups += 1
-        self.rows += table.num_rows
+        self.rows += count
         return first, self.groups
 
     def __enter__(self) -> Self:

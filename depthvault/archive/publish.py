@@ -26,6 +26,9 @@ from depthvault.durable import fsync_directory, make_directories, sha256_file
 from depthvault.errors import ArchiveError, StoreError
 from depthvault.layout import Layout
 
+METRICS = "hour_metrics"
+"""The table that validation adds to a unit."""
+
 
 @dataclass(slots=True)
 class Published:
@@ -82,9 +85,9 @@ def publish_with(
         verdicts = {verdict.channel: verdict for verdict in (validation.verdicts if validation else [])}
         publisher = f"{platform.node()}:{os.getpid()}"
         for draft in compacted.drafts:
-            judged = _judged(draft, verdicts.get(draft.channel))
             entry = None
-            while entry is None and _is_wanted(judged, state):
+            while entry is None and _is_wanted(draft, state):
+                judged = _judged(draft, verdicts.get(draft.channel), state)
                 _move_into_archive(layout, staging, judged.add)
                 checkpoint("moved")
                 created = now().isoformat(timespec="microseconds")
@@ -92,7 +95,7 @@ def publish_with(
                 if entry is None:
                     state = log.catch_up(layout, store)
             if entry is None:
-                _adopt(layout, staging, judged.add, state)
+                _adopt(layout, staging, draft.add, state)
                 result.skipped.append(draft.channel)
             else:
                 result.entries.append(entry)
@@ -112,11 +115,14 @@ def _store_and_prove(store: Store, files: list[tuple[ArchiveFile, Path]]) -> Non
         raise StoreError(f"{store}/{key}: {problem}")
 
 
-def _judged(draft: Entry, verdict: Verdict | None) -> Entry:
+def _judged(draft: Entry, verdict: Verdict | None, state: ArchiveState) -> Entry:
+    """The draft with what the expectations said. Metrics of an earlier generation go: they judged other rows."""
+    old = [file.path for file in state.files_of(draft.unit) if file.table == METRICS and file.path not in draft.remove]
+    changed = msgspec.structs.replace(draft, remove=sorted([*draft.remove, *old]))
     if verdict is None:
-        return draft
+        return changed
     return msgspec.structs.replace(
-        draft, condition=verdict.condition, failed=list(verdict.failed), add=[*draft.add, *verdict.files]
+        changed, condition=verdict.condition, failed=list(verdict.failed), add=[*draft.add, *verdict.files]
     )
 
 

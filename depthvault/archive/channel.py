@@ -1,0 +1,168 @@
+"""One channel and period: its live files become staged archive files and a draft entry."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from depthvault import __version__
+from depthvault.archive.encoding import ArchiveWriter, Encoding
+from depthvault.archive.manifest import (
+    ArchiveFile,
+    ArchiveState,
+    Counts,
+    Entry,
+    InputFile,
+    SymbolSpan,
+    tails_digest,
+)
+from depthvault.archive.rows import by_symbol
+from depthvault.archive.staging import Staging
+from depthvault.archive.symbol import Work, add_silent_symbols, compact_symbol
+from depthvault.durable import make_directories, sha256_file
+from depthvault.errors import CorruptError
+from depthvault.layout import Layout
+from depthvault.quality.coverage import quality_table
+from depthvault.schemas import QUALITY, SCHEMA_VERSION
+
+
+def generation_after(current: Entry | None) -> int:
+    """The generation that follows `current`."""
+    return 1 if current is None else current.generation + 1
+
+
+def compact_channel(work: Work, state: ArchiveState, staging: Staging, encoding: Encoding) -> Entry:
+    """Stage one channel and period. Raises CorruptError when an input is not what was recorded of it."""
+    layout, channel, period = work.layout, work.channel, work.period
+    current = state.entry("hour", work.exchange, channel.name, period.label)
+    generation = generation_after(current)
+    held = {file.table: file for file in state.files_of(current.unit)} if current else {}
+    paths, archived = _source_files(work, staging, current, held)
+    work.tails = dict(work.before.tails) if work.before else {}
+
+    files: list[ArchiveFile] = []
+    key = layout.hour_key(work.exchange, channel.name, period, generation)
+    if paths:
+        target = staging.path(key)
+        make_directories(target.parent)
+        metadata = {"depthvault.exchange": work.exchange, "depthvault.period": period.label}
+        with ArchiveWriter(target, channel.schema, encoding, metadata) as writer:
+            for symbol, table in by_symbol(paths, channel.schema):
+                compact_symbol(work, symbol, table, writer)
+        if writer.rows:
+            files.append(described(key, target, channel.name, writer, work.spans))
+        else:
+            target.unlink()
+    add_silent_symbols(work)
+    files += _stage_quality(work, staging, generation, encoding)
+
+    add, remove = settled(files, held, staging, keep=("book_audit", "hour_metrics"))
+    return Entry(
+        number=0, previous=None, kind="hour", exchange=work.exchange, channel=channel.name, period=period.label,
+        period_minutes=int(period.length.total_seconds() // 60), generation=generation, created="", publisher="",
+        software=__version__, schema_version=SCHEMA_VERSION,
+        libraries={"pyarrow": importlib.metadata.version("pyarrow")},
+        inputs=work.inputs.live, archived_inputs=archived,
+        receipts=dict(sorted(((current.receipts if current else {}) | work.inputs.receipts).items())),
+        add=add, remove=remove,
+        counts=Counts(
+            rejected=work.inputs.rejected, inexact=work.inputs.inexact, gaps=len(work.gaps), **work.counts
+        ),
+        predecessor=work.before.tails_sha256 if work.before else "",
+        conflicts=work.conflicts, tails=work.tails, tails_sha256=tails_digest(work.tails),
+    )  # fmt: skip
+
+
+def settled(
+    files: Iterable[ArchiveFile], held: Mapping[str, ArchiveFile], staging: Staging, keep: Iterable[str] = ()
+) -> tuple[list[ArchiveFile], list[str]]:
+    """What an entry adds and removes so that of the unit's tables exactly `files` are current.
+
+    held: the unit's current files by table. A staged file that is byte by byte what the archive holds is dropped and
+    keeps its old name. Tables in `keep` are somebody else's to replace.
+    """
+    add, wanted = [], set(keep)
+    for file in files:
+        if file.table in held and held[file.table].sha256 == file.sha256:
+            staging.path(file.path).unlink()
+            wanted.add(file.table)
+        else:
+            add.append(file)
+    return add, sorted(file.path for table, file in held.items() if table not in wanted)
+
+
+def _source_files(
+    work: Work, staging: Staging, current: Entry | None, held: Mapping[str, ArchiveFile]
+) -> tuple[list[Path], list[InputFile]]:
+    """The files to read, checked against what was recorded of them, and which of them are the archive's own."""
+    paths: list[Path] = []
+    archived: list[InputFile] = []
+    live = work.inputs.live
+    before = [] if current is None else [*current.inputs, *current.archived_inputs]
+    present = {source.path for source in live}
+    if work.inputs.gone or any(source.path not in present for source in before):
+        # Live files of the current generation are no longer here: its rows are, in the archive.
+        file = held.get(work.channel.name)
+        if file is not None:
+            paths.append(_archived_copy(work, staging, file))
+            archived.append(InputFile(file.path, file.sha256, file.rows))
+            live = [source for source in live if source not in before]
+        elif work.inputs.gone:
+            raise CorruptError(f"{work.inputs.gone[0].path}: a sealed file is gone before it was archived; seal again")
+    for source in live:
+        path = work.layout.root / source.path
+        _check(path, source.sha256)
+        paths.append(path)
+    return paths, archived
+
+
+def _archived_copy(work: Work, staging: Staging, file: ArchiveFile) -> Path:
+    path = work.layout.archived(file.path)
+    if not path.exists():
+        path = staging.path("fetched/" + file.path)
+        make_directories(path.parent)
+        if work.store is None or work.store.download(file.path, path) is None:
+            raise CorruptError(f"{file.path}: is needed to add late rows and not here; restore the period first")
+    _check(path, file.sha256)
+    return path
+
+
+def _check(path: Path, sha256: str) -> None:
+    if sha256_file(path) != sha256:
+        raise CorruptError(f"{path}: is not what was recorded of it; its journals are intact: seal it again")
+
+
+def described(key: str, path: Path, table: str, writer: ArchiveWriter, spans: Mapping[str, SymbolSpan]) -> ArchiveFile:
+    first_ids = [span.first_id for span in spans.values() if span.first_id is not None]
+    last_ids = [span.last_id for span in spans.values() if span.last_id is not None]
+    return ArchiveFile(
+        path=key, sha256=sha256_file(path), bytes=path.stat().st_size, rows=writer.rows,
+        logical_sha256=writer.logical_sha256, table=table, symbols=dict(spans),
+        first_us=min((span.first_us for span in spans.values()), default=None),
+        last_us=max((span.last_us for span in spans.values()), default=None),
+        first_id=min(first_ids, default=None), last_id=max(last_ids, default=None),
+    )  # fmt: skip
+
+
+def _stage_quality(work: Work, staging: Staging, generation: int, encoding: Encoding) -> list[ArchiveFile]:
+    files = []
+    for name, rows in (("gaps", work.gaps), ("coverage", work.coverage)):
+        if rows:
+            files.append(stage_table(staging, name, quality_table(name, rows), work.channel.name, generation, encoding))
+    return files
+
+
+def stage_table(
+    staging: Staging, name: str, table: pa.Table, channel: str, generation: int, encoding: Encoding
+) -> ArchiveFile:
+    """Stage a quality table of one channel under its key."""
+    unit = staging.unit
+    key = Layout.quality_key(name, unit.exchange, channel, unit.period, generation)
+    path = staging.path(key)
+    make_directories(path.parent)
+    with ArchiveWriter(path, QUALITY[name], encoding) as writer:
+        writer.write(table)
+    return described(key, path, name, writer, {})
