@@ -31,7 +31,7 @@ class SimulatorConfig:
     rate: float = 10.0
     book_levels: int = 300
     changes: int = 2
-    history: int = 200_000
+    history: int = 100_000
     truth: Path | None = None
     faults: str = ""
     manual_clock: bool = False

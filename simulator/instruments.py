@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 SPOT_PAD = 8
 """Binance spot pads every price and size to 8 decimals on the wire."""
 
-_TEXT_CACHE_LIMIT = 50_000
+_TEXT_CACHE_LIMIT = 4_096
 
 
 @dataclass(frozen=True, slots=True)
