@@ -7,6 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ pytestmark = [
 ]
 
 
+decimal = cache(Decimal)
+
+
 def recorded(*names: str) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
     """(time of receipt in ns, message, parsed message), in the order received."""
     for name in names:
@@ -39,11 +43,11 @@ def recorded(*names: str) -> Iterator[tuple[int, bytes, dict[str, Any]]]:
 
 def exact(values: list[float]) -> list[Decimal]:
     """The shortest decimals that mean these doubles."""
-    return [Decimal(repr(value)) for value in values]
+    return [decimal(repr(value)) for value in values]
 
 
 def texts(levels: list[list[str]], side: int) -> list[Decimal]:
-    return [Decimal(level[side]) for level in levels]
+    return [decimal(level[side]) for level in levels]
 
 
 def assert_levels(row: dict[str, Any], bids: list[list[str]], asks: list[list[str]]) -> None:
