@@ -27,6 +27,7 @@ from depthvault.exchanges import exchange
 from depthvault.exchanges.base import Frames
 from depthvault.exchanges.binance_rows import futures_diff
 from depthvault.exchanges.binance_shapes import BookTicker, Envelope, FuturesDiff, Trade
+from depthvault.exchanges.decode.arrays import kernels
 from depthvault.exchanges.decode.books import decode_books
 from depthvault.schemas import LEVELS
 
@@ -96,6 +97,7 @@ def main() -> int:
     venue = exchange("binance_futures", Config().exchanges.binance_futures)
     found = read_frames(options.recording)
     depth = found["depth_diff"]
+    kernels()  # a process loads the compiler only after some megabytes: not the subject here
     levels = check(venue, depth)
     figures: dict[str, dict[str, float]] = {}
 

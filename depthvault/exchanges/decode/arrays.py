@@ -16,8 +16,10 @@ from depthvault.schemas import TIME
 Integers: TypeAlias = npt.NDArray[np.int64]
 Doubles: TypeAlias = npt.NDArray[np.float64]
 
-SCAN_FROM_BYTES = 256 << 10
-"""Below this the reference is faster than importing the compiler."""
+LOAD_AFTER_BYTES = 16 << 20
+"""So much is read by the reference before the compiler is loaded, which takes 2 to 3 s of CPU even from its cache."""
+
+_read_slowly = 0
 
 
 @lru_cache(maxsize=1)
@@ -30,11 +32,24 @@ def kernels() -> ModuleType | None:
     return module
 
 
+def scan_pays(size: int) -> bool:
+    """Whether `size` more bytes are worth the compiled scanner: a short command shall never wait for the compiler.
+
+    Once it is loaded it always pays. The answer decides how fast rows come, never which.
+    """
+    global _read_slowly
+    if kernels.cache_info().currsize == 0:
+        _read_slowly += size
+        if _read_slowly < LOAD_AFTER_BYTES:
+            return False
+    return kernels() is not None
+
+
 def joined(bodies: Sequence[bytes]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint64]]:
-    """All bodies as one buffer that ends with a NUL, and where each begins (one more than there are bodies)."""
+    """All bodies as one buffer that ends with two NULs, and where each begins (one more than there are bodies)."""
     starts = np.zeros(len(bodies) + 1, np.uint64)
     np.cumsum(np.fromiter(map(len, bodies), np.uint64, len(bodies)), out=starts[1:])
-    return np.frombuffer(b"".join([*bodies, b"\0"]), np.uint8), starts
+    return np.frombuffer(b"".join([*bodies, b"\0\0"]), np.uint8), starts
 
 
 def optional_times(values: Integers) -> pa.Array:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from depthvault.exchanges.base import Decoded, Frames, Rejected
-from depthvault.exchanges.decode.arrays import SCAN_FROM_BYTES, Integers
+from depthvault.exchanges.decode.arrays import Integers, scan_pays
 from depthvault.exchanges.decode.rows import REJECTIONS, reason_of
 from depthvault.exchanges.decode.values import Numbers
 from depthvault.schemas import CHANNELS, LEVELS, TIME
@@ -172,7 +172,7 @@ def decode_books(
     are listed in the order received. `epoch` is 0: a decoder sees one run of frames and cannot know how often the
     venue restarted its ids before; stitching raises it, where the whole chain is at hand.
     """
-    if scanner is not None and sum(map(len, frames.bodies)) < SCAN_FROM_BYTES:
+    if scanner is not None and not scan_pays(sum(map(len, frames.bodies))):
         scanner = None
     read = read_books(frames, reader, scanner)
     schema = CHANNELS[channel].schema

@@ -6,8 +6,8 @@ It takes only what it knows to the letter (compact JSON, known keys, plain digit
 Numbers. A text of up to 15 significant digits becomes mantissa / 10^k with k <= 22: both are exact doubles, so the
 division rounds once and correctly (Clinger 1990), as `float(text)` does. Longer texts are listed for `float(text)`.
 
-Bounds. The buffer ends with a NUL, which no rule accepts, and every rule looks at one byte after having accepted all
-before it: nothing is read beyond the NUL. A frame that is cut short may be read into the next one; then it does not
+Bounds. The buffer ends with two NULs, which no rule accepts, and no rule looks further than two bytes behind what was
+accepted: nothing is read beyond them. A frame that is cut short may be read into the next one; then it does not
 end where it must, and is not taken.
 
 Positions are unsigned (no wrap-around tests: 5 times faster), hence the typed constants: Numba makes a float of
@@ -302,8 +302,8 @@ def binance(
 ) -> Any:
     """Binance book frames: diffs, partial books, REST snapshots.
 
-    buffer: the frames one after another and a NUL; frame i is [starts[i], starts[i + 1]). enveloped: whether they come
-    in `{"stream":…,"data":…}`. spelled: whether the sides are called `bids` and `asks`, the id `lastUpdateId`.
+    buffer: the frames one after another and two NULs; frame i is [starts[i], starts[i + 1]). enveloped: whether they
+    come in `{"stream":…,"data":…}`. spelled: whether the sides are called `bids` and `asks`, the id `lastUpdateId`.
     required, allowed: bits that must and may be found. ids, spans: a row for each frame, see the constants.
     taken: set for each frame read. bids, asks: (prices, sizes) to fill. slow: rows (array, index, start, end) of
     texts for `float`. Returns the numbers of bid levels, ask levels and slow texts.

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from depthvault.errors import MalformedFrameError
 from depthvault.exchanges.base import Decoded, Frames, Rejected
-from depthvault.exchanges.decode.arrays import SCAN_FROM_BYTES, Integers
+from depthvault.exchanges.decode.arrays import Integers, scan_pays
 from depthvault.exchanges.decode.flat import FlatScanner, scan_rows
 from depthvault.exchanges.decode.values import Numbers
 from depthvault.schemas import CHANNELS, TIME
@@ -65,7 +65,7 @@ def read_each(
     channel: str, frames: Frames, instance: str, reader: Reader, scanner: FlatScanner | None = None
 ) -> Decoded:
     """Every frame through `scanner` where there is one, and what it leaves through `reader`, which sees it in order."""
-    if scanner is not None and sum(map(len, frames.bodies)) < SCAN_FROM_BYTES:
+    if scanner is not None and not scan_pays(sum(map(len, frames.bodies))):
         scanner = None
     numbers = Numbers()
     rejected: list[Rejected] = []

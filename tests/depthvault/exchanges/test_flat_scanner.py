@@ -73,9 +73,9 @@ def agree(monkeypatch: pytest.MonkeyPatch, exchange: Exchange, channel: str, bod
     frames = Frames(
         [*range(count)], [10**18 + 1000 * n for n in range(count)], [0] * count, ["x@y"] * count, list(bodies)
     )
-    monkeypatch.setattr(rows, "SCAN_FROM_BYTES", 0)
+    monkeypatch.setattr(rows, "scan_pays", lambda size: True)
     fast = exchange.decode(channel, frames, "a")
-    monkeypatch.setattr(rows, "SCAN_FROM_BYTES", 1 << 62)
+    monkeypatch.setattr(rows, "scan_pays", lambda size: False)
     slow = exchange.decode(channel, frames, "a")
     assert same(fast, slow)
     return len(exchange.flat_scanners[channel].scan(bodies)[0])

@@ -293,26 +293,34 @@ def test_a_number_that_is_no_time_is_not_put_into_another_century(value: int) ->
         micros(value)
 
 
+def in_a_fresh_process(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+MANY = (
+    "import sys\n"
+    "from tests.depthvault.exchanges.recordings import venue, frames_of\n"
+    "from tests.depthvault.exchanges.test_scanner_equals_reference import EXAMPLES\n"
+    "from depthvault.exchanges.decode import arrays\n"
+    "arrays.LOAD_AFTER_BYTES = 100_000\n"
+    "futures = venue('binance_futures')\n"
+    "frames = frames_of(futures, [EXAMPLES['futures diff']] * 200)['depth_diff']\n"
+)
+
+
 def test_without_numba_the_reference_reads_everything() -> None:
-    code = (
-        "import sys; sys.modules['numba'] = None\n"
-        "from tests.depthvault.exchanges.recordings import venue, frames_of\n"
-        "from tests.depthvault.exchanges.test_scanner_equals_reference import EXAMPLES\n"
-        "futures = venue('binance_futures')\n"
-        "frames = frames_of(futures, [EXAMPLES['futures diff']] * 2000)['depth_diff']\n"
-        "decoded = futures.decode('depth_diff', frames, 'a')\n"
-        "assert (decoded.rows.num_rows, decoded.rejected) == (2000, []), decoded\n"
+    in_a_fresh_process(
+        "import sys; sys.modules['numba'] = None\n" + MANY + "for _ in range(3):\n"
+        "    decoded = futures.decode('depth_diff', frames, 'a')\n"
+        "    assert (decoded.rows.num_rows, decoded.rejected) == (200, []), decoded\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_naming_a_venue_does_not_load_the_compiler() -> None:
-    code = (
-        "import sys\n"
-        "from depthvault.config import Config\n"
-        "from depthvault.exchanges import exchange\n"
-        "for name in ('binance_spot', 'binance_futures', 'lighter'):\n"
-        "    exchange(name, Config().exchanges[name])\n"
+def test_a_short_command_does_not_wait_for_the_compiler_and_a_long_one_gets_it() -> None:
+    in_a_fresh_process(
+        MANY + "first = futures.decode('depth_diff', frames, 'a')\n"
         "assert 'numba' not in sys.modules\n"
+        "second = futures.decode('depth_diff', frames, 'a')\n"
+        "assert 'numba' in sys.modules\n"
+        "assert first.rows.equals(second.rows)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
