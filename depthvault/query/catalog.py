@@ -6,9 +6,10 @@ A statement gets a database of its own, with views over those files alone that c
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import shutil
 import tempfile
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -139,7 +140,7 @@ class Planner:
         for table in TABLES:
             declared = ", ".join(f'"{name}" {kind}' for name, kind in columns(table))
             self._connection.execute(f"CREATE TABLE {table} ({declared})")
-        for statement in derived.statements():
+        for statement in derived.DEFINITIONS.values():
             self._connection.execute(statement)
         self._connection.execute("SET enable_external_access = false; SET lock_configuration = true")
 
@@ -296,13 +297,16 @@ class Catalog:
 
         locked: no other file, no network but the archive's bucket, no extension, no setting can be reached from it.
         """
-        scans = [pruning.Scan(table, {}) for table in TABLES] if sql is None else planner().scans(sql)
-        return self._open(self.views(scans), locked)
+        if sql is None:
+            scans, names = [pruning.Scan(table, {}) for table in TABLES], set(TABLES) | derived.DEFINITIONS.keys()
+        else:
+            scans = planner().scans(sql)
+            names = derived.mentioned(sql, TABLES) | {scan.table for scan in scans}
+        return self._open(self.views(scans), names, locked)
 
-    def _open(self, views: _Views, locked: bool) -> duckdb.DuckDBPyConnection:
+    def _open(self, views: _Views, names: set[str], locked: bool) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(config=_CONFIG)
-        spill = tempfile.mkdtemp(prefix="depthvault-spill-")
-        weakref.finalize(connection, shutil.rmtree, spill, ignore_errors=True)
+        spill = f"{_spill_folder()}/{next(_databases)}"
         connection.execute(f"SET TimeZone = 'UTC'; SET temp_directory = {quote(spill)}")
         if any(file.location.startswith("s3:") for file in views.files):
             if self.secret is None:
@@ -311,16 +315,27 @@ class Catalog:
             connection.execute(self.secret.statement())
         for name, rows in views.rows.items():
             connection.register(name, rows)
-        for table in TABLES:
-            connection.execute(f"CREATE VIEW {table} AS {views.bodies[table]}")
-        for statement in derived.statements():
-            connection.execute(statement)
+        created = [f"CREATE VIEW {table} AS {views.bodies[table]}" for table in TABLES if table in names]
+        created += [text for name, text in derived.DEFINITIONS.items() if name in names]
+        connection.execute(";".join(created))
         if locked:
             paths = _quoted(file.location for file in views.files)
-            connection.execute(f"SET allowed_paths = [{paths}]")
-            connection.execute("SET allow_community_extensions = false; SET enable_external_access = false")
-            connection.execute("SET lock_configuration = true")
+            connection.execute(
+                f"SET allowed_paths = [{paths}]; SET allow_community_extensions = false; "
+                "SET enable_external_access = false; SET lock_configuration = true"
+            )
         return connection
+
+
+_databases = itertools.count()
+
+
+@lru_cache(maxsize=1)
+def _spill_folder() -> str:
+    """Where databases of this process spill to when memory is short: readable by nobody else, gone at the end."""
+    folder = tempfile.mkdtemp(prefix="depthvault-spill-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _there(file: TableFile) -> bool:

@@ -6,6 +6,9 @@ Times are UTC. `imbalance` is (bid - ask) / (bid + ask) of sizes, from -1 (all a
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 SCALAR_MACROS: dict[str, str] = {
     "best_bid": "(bid_prices) AS list_max(bid_prices)",
     "best_ask": "(ask_prices) AS list_min(ask_prices)",
@@ -105,10 +108,27 @@ VIEWS: dict[str, str] = {"top_of_book": _TOP_OF_BOOK, "depth_summary": _DEPTH_SU
 prices and total volumes of each stored partial or whole book)."""
 
 
-def statements() -> list[str]:
-    """What creates all macros and derived views, in an order in which each finds what it needs."""
-    return [
-        *(f"CREATE MACRO {name}{text}" for name, text in SCALAR_MACROS.items()),
-        *(f"CREATE VIEW {name} AS {text}" for name, text in VIEWS.items()),
-        *(f"CREATE MACRO {name}{text}" for name, text in TABLE_MACROS.items()),
-    ]
+DEFINITIONS: dict[str, str] = {
+    **{name: f"CREATE MACRO {name}{text}" for name, text in SCALAR_MACROS.items()},
+    **{name: f"CREATE VIEW {name} AS {text}" for name, text in VIEWS.items()},
+    **{name: f"CREATE MACRO {name}{text}" for name, text in TABLE_MACROS.items()},
+}
+"""What creates each macro and derived view, in an order in which each finds what it needs."""
+
+_WORDS = re.compile(r"\w+")
+_LOOKS_AROUND = re.compile(r"\b(show|describe|desc|summarize|query|query_table|duckdb_\w+|information_schema|pragma\w*|"
+                           r"sqlite_\w+|pg_\w+)\b", re.IGNORECASE)  # fmt: skip
+
+
+def mentioned(sql: str, tables: Iterable[str]) -> set[str]:
+    """The names of tables, views and macros that a database for `sql` must have, with what they are made of.
+
+    All of them when `sql` may look at what there is.
+    """
+    if _LOOKS_AROUND.search(sql) is not None:
+        return set(tables) | DEFINITIONS.keys()
+    words = {word.lower() for word in _WORDS.findall(sql)}
+    for name, text in reversed(DEFINITIONS.items()):
+        if name in words:
+            words |= set(_WORDS.findall(text))
+    return words & (set(tables) | DEFINITIONS.keys())

@@ -111,11 +111,13 @@ class _Span:
 
 
 def _last_received(batch: pa.RecordBatch) -> int:
+    """When the last row was received, µs since the epoch: batches say it as Arrow time, as text or as a number."""
     for name in ("received_time", "local_timestamp"):
         if name in batch.schema.names:
-            column = batch.column(name)
-            last = column[-1]
-            return int(last.as_py() if pa.types.is_integer(column.type) else column.cast(pa.int64())[-1].as_py())
+            last = batch.column(name)[-1]
+            if pa.types.is_string(last.type):
+                last = pa.scalar(datetime.fromisoformat(last.as_py()), pa.timestamp("us", tz="UTC"))
+            return int(last.cast(pa.int64()).as_py())
     return 0
 
 
