@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from depthvault.cli.options import ConfigFile, DataDir, ExchangeOption, command, configuration, console, moment
+from depthvault.errors import UsageError
 
 if TYPE_CHECKING:
     from depthvault.config import Config
@@ -15,6 +18,16 @@ PANEL = "Query"
 Target = Annotated[
     str | None, typer.Option("--vault", help="A data directory or s3://bucket/prefix; default: the configured data.")
 ]
+
+
+class Picture(StrEnum):
+    """What `plot` draws."""
+
+    COVERAGE = "coverage"
+    DEPTH = "depth"
+    SPREAD = "spread"
+    HEATMAP = "heatmap"
+
 
 SymbolOption = Annotated[str | None, typer.Option("--symbol", "-s", help="One symbol; default: all.")]
 
@@ -35,7 +48,6 @@ def register(app: typer.Typer) -> None:
         from typing import cast
 
         from depthvault import open as open_vault
-        from depthvault.errors import UsageError
         from depthvault.query import Format, run
 
         if format not in {"table", "csv", "json"}:
@@ -98,6 +110,42 @@ def register(app: typer.Typer) -> None:
         console.print(f"[bold]{written.title}[/]")
         console.print(written.text, markup=False, soft_wrap=True)
         console.print(f"{written.folder / 'report.html'}", soft_wrap=True)
+
+    @command(
+        app, "plot", panel=PANEL, example="depthvault plot heatmap binance_futures BTCUSDT --start 2026-11-20T04:00"
+    )
+    def plot(
+        picture: Annotated[Picture, typer.Argument(help="What to draw.")],
+        exchange: Annotated[str | None, typer.Argument(help="The venue (coverage: default all).")] = None,
+        symbol: Annotated[str | None, typer.Argument(help="The symbol (not for coverage).")] = None,
+        start: Annotated[str | None, typer.Option(help="Begin; default: an hour before the end.")] = None,
+        end: Annotated[str | None, typer.Option(help="End, or the moment of `depth`; default: now.")] = None,
+        channel: Annotated[str, typer.Option(help="The channel of `coverage`.")] = "depth_diff",
+        output: Annotated[Path | None, typer.Option("--output", "-o", help="A .png, .svg or .html file.")] = None,
+        vault: Target = None,
+        config: ConfigFile = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        """Draw the coverage of an archive, or a book's depth, spread or liquidity, as PNG, SVG or HTML."""
+        from datetime import UTC, datetime, timedelta
+
+        from depthvault import open as open_vault
+        from depthvault import plot as plots
+
+        until = moment(end) if end is not None else datetime.now(UTC)
+        since = moment(start) if start is not None else until - timedelta(hours=1)
+        opened = open_vault(vault, config=configuration(config, data_dir))
+        if picture is Picture.COVERAGE:
+            figure, title = plots.coverage(opened, channel, exchange)
+        elif exchange is None or symbol is None:
+            raise UsageError(f"`plot {picture}` needs an exchange and a symbol")
+        elif picture is Picture.DEPTH:
+            figure, title = plots.depth(opened.book(exchange, symbol, until))
+        else:
+            draw = plots.spread if picture is Picture.SPREAD else plots.heatmap
+            figure, title = draw(opened, exchange, symbol, since, until)
+        written = plots.write(figure, output or Path(f"{picture}.png"), title)
+        console.print(f"{title}: {written}", soft_wrap=True)
 
 
 def _where(**conditions: str | None) -> str:
