@@ -104,13 +104,16 @@ def test_append_returns_consecutive_sequence_numbers_of_the_file(layout: Layout,
 
 
 def test_a_rest_answer_stands_in_one_record_with_its_request(layout: Layout, clock: ManualClock) -> None:
-    config = JournalConfig(min_free=0, batch_bytes=4096)
-    with begin(layout, clock, config) as writer:
-        for number in range(40):
-            writer.append_rest(
-                f"GET /{number}", b"x" * 4000, 77, 99, request=number, source="refill" if number else None
-            )
-    for part in read(writer.path):
+    chance = random.Random(5)
+    writer = begin(layout, clock, JournalConfig(min_free=1 << 60, batch_bytes=4096))
+    for number in range(200):
+        body = b"x" * chance.randrange(5000)
+        writer.append_rest(f"GET /{number}", body, 77, 99, request=number, source="refill" if number else None)
+    writer.config = JournalConfig(min_free=0, batch_bytes=4096)
+    writer.close()
+    records = list(read(writer.path))
+    assert len(records) > 80
+    for part in records:
         assert isinstance(part, Batch)
         rows = [row for row in part if row.kind in ("sent", "rest")]
         for sent, rest in zip(rows[::2], rows[1::2], strict=True):
@@ -122,6 +125,7 @@ def test_a_rest_answer_stands_in_one_record_with_its_request(layout: Layout, clo
             )
             assert (sent.wall_ns, rest.wall_ns) == (77, 99)
             assert sent.body == (b'{"source":"refill"}' if sent.connection else b"")
+    assert [row.connection for row in kept(writer.path) if row.kind == "rest"] == list(range(200))
 
 
 def test_rows_are_in_the_file_after_a_flush_and_not_before(layout: Layout, clock: ManualClock) -> None:
@@ -155,11 +159,16 @@ def test_flushing_in_another_thread_neither_loses_nor_doubles_rows(layout: Layou
             writer.fsync()
 
     thread = threading.Thread(target=flush)
-    thread.start()
-    for number in range(60_000):
-        assert writer.append("frame", 1, "s", b"%d" % number) == number + 1
-    done.set()
-    thread.join()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # give way between any two steps
+    try:
+        thread.start()
+        for number in range(60_000):
+            assert writer.append("frame", 1, "s", b"%d" % number) == number + 1
+    finally:
+        sys.setswitchinterval(before)
+        done.set()
+        thread.join()
     writer.close()
     assert [row.body for row in kept(writer.path)] == [b"%d" % number for number in range(60_000)]
 
