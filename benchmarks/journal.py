@@ -13,6 +13,7 @@ import gzip
 import json
 import random
 import resource
+import shutil
 import statistics
 import sys
 import tempfile
@@ -201,7 +202,12 @@ def main() -> int:
         grace = timedelta(minutes=1)
         period = layout.period_of(datetime_from_ns(frames[0][0]))
         seal(layout, venue, "a", period, grace=grace)  # compiles what is compiled
-        put("spans (which hours), µs/frame", cpu(lambda: SpanIndex(layout, grace).refresh("binance_futures", "a")))
+
+        def spans_anew() -> None:
+            shutil.rmtree(layout.run)  # what was remembered on disk
+            SpanIndex(layout, grace).refresh("binance_futures", "a")
+
+        put("spans (which hours), µs/frame", cpu(spans_anew))
         put("seal, µs/frame", cpu(lambda: seal(layout, venue, "a", period, grace=grace, force=True)))
         tables = {path: pq.ParquetFile(path).read() for path in layout.live.rglob("*.parquet")}
         again = root / "again.parquet"
