@@ -246,9 +246,9 @@ class Collector:
         if (slot := self.feed.slot_of(stream.name)) is not None:
             slot.request_roll("stale")
 
-    def _connected_slot(self, stream: Stream) -> int | None:
+    def _connected_slot(self, stream: Stream) -> Slot | None:
         slot = self.feed.slot_of(stream.name)
-        return slot.index if slot is not None and slot.connections else None
+        return slot if slot is not None and slot.connections else None
 
     def _repeat_opened(self) -> None:
         for slot in self.feed.slots:

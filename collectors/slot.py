@@ -87,6 +87,11 @@ class Slot:
     def symbols(self) -> set[str]:
         return {stream.symbol for stream in self.streams.values() if stream.symbol}
 
+    @property
+    def last_ns(self) -> int:
+        """When anything arrived last, monotonic; 0: never."""
+        return max((connection.last_ns for connection in self.connections), default=0)
+
     def add(self, streams: Iterable[Stream]) -> None:
         """Subscribe to more, on the live connections too."""
         new = [stream for stream in streams if stream.name not in self.streams]

@@ -54,7 +54,8 @@ class RestClient:
     def __init__(self, exchange: Exchange, budget: WeightBudget, *, clock: Clock | None = None) -> None:
         self._exchange = exchange
         self._base = exchange.config.rest_url.rstrip("/")
-        self.host = urlsplit(self._base).netloc
+        parts = urlsplit(self._base)
+        self.host = parts.netloc + parts.path  # the account's name; a path tells venues behind one address apart
         self.budget = budget
         self._timeout = aiohttp.ClientTimeout(total=exchange.config.open_timeout.total_seconds())
         self._clock = clock or SystemClock()

@@ -174,6 +174,8 @@ async def test_half_open_connection_is_noticed_by_its_silence(tmp_path: Path) ->
             await until(lambda: collector.recorder.counters.rolls == 1, "the dead connection is replaced", timeout=30)
             await until(lambda: collector.recorder.counters.gaps == 3, "what it missed is declared")
             await until(lambda: collector.books.states()["live"] == 3, "all books are live again")
+        (stale,) = events(journal_rows(tmp_path / "data", venue), "stale")
+        assert (stale["stream"], stale["action"], stale["streams"]) == ("*", "renew", 9)
 
 
 async def test_exhausted_attempts_end_the_process_with_an_event(tmp_path: Path) -> None:
