@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from rich.table import Table
 
 from depthvault.config import FILE_VARIABLE, Config
 from depthvault.errors import ConfigError
-from depthvault.seal import seal_all
+from depthvault.seal import seal_pending
 
 TEST_SECONDS = 120.0
 INSTANCE = "a"
@@ -185,7 +184,7 @@ def _count(config: Config, outcome: Outcome) -> None:
                 "liquidation",
             }:  # may well be silent for minutes
                 outcome.rows[name, channel] = 0
-    for receipt in seal_all(config.layout, config, now=datetime.now(UTC)):
+    for receipt in seal_pending(config, everything=True):
         outcome.damaged += len(receipt.damage)
         outcome.rejected += sum(receipt.rejected.values())
         for file in receipt.files:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -158,17 +157,9 @@ def register(app: typer.Typer) -> None:
         data_dir: DataDir = None,
     ) -> None:
         """Turn journals of periods that are over into Parquet under `live/`, each closed by a receipt."""
-        from depthvault.exchanges import enabled_exchanges
-        from depthvault.seal import Sealer, seal_all
+        from depthvault.seal import seal_pending
 
-        loaded = configuration(config, data_dir)
-        now = datetime.now(UTC)
-        if everything:
-            receipts = seal_all(loaded.layout, loaded, now=now)
-        else:
-            sealer, venues = Sealer(loaded.layout, loaded.archive.seal_grace), enabled_exchanges(loaded)
-            sealed = (sealer.seal(venues[name], writer, period) for name, writer, period in sealer.due(venues, now))
-            receipts = [receipt for receipt in sealed if receipt is not None]
+        receipts = seal_pending(configuration(config, data_dir), everything=everything)
         for receipt in receipts:
             what = f"sealed {receipt.exchange} {receipt.writer} {receipt.period}"
             note = "" if receipt.complete else " (still running)"
