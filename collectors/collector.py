@@ -97,7 +97,7 @@ class Collector:
 
     def reload(self) -> None:
         """Read the configuration anew, and change symbols and settings without losing what stays."""
-        if self._reload is None:
+        if self._reload is None or not self.started.is_set():
             return
         try:
             config = self._reload()

@@ -134,6 +134,7 @@ class Slot:
     async def run(self) -> None:
         """Until `stop`. Raises ReconnectsExhaustedError, RestrictedError."""
         while not self._stopping.is_set():
+            self._roll.clear()
             connection = await self._open(None)
             if connection is None:
                 return
@@ -151,37 +152,37 @@ class Slot:
         calm = config.reset_reconnect_after.total_seconds()
         if self._calm_since is not None and loop.time() - self._calm_since >= calm:
             self._attempt = 0
+        # While the connection to be replaced still delivers, no attempt is the last one.
+        attempt = self._attempt if predecessor is None else 0
+        retry_after = 0.0
         while not self._stopping.is_set():
-            if self._attempt and predecessor is None:
-                wait = backoff(
-                    self._attempt,
-                    config.reconnect_backoff.total_seconds(),
-                    config.reconnect_backoff_max.total_seconds(),
-                    self._opener.rng,
-                )
-                if await self._stopped_within(wait):
-                    return None
-            self._attempt += 1
+            wait = max(retry_after, self._wait(attempt))
+            if await self._stopped_within(wait):
+                return None
+            if predecessor is not None and predecessor.done.done():
+                return None
+            attempt += 1
+            if predecessor is None:
+                self._attempt = attempt
             try:
                 connection = await self._opener.open(self.route, lambda: self.request_roll("server_shutdown"))
             except OpenFailedError as error:
-                self._failed(error)
-                if await self._stopped_within(error.retry_after):
-                    return None
-                if predecessor is not None:
-                    if predecessor.done.done():
-                        return None
-                    await asyncio.sleep(config.reconnect_backoff.total_seconds())
+                self._failed(error, attempt, last=predecessor is None and attempt >= config.max_reconnect_attempts)
+                retry_after = error.retry_after
                 continue
             self._calm_since = loop.time()
+            self.connections.append(connection)
             if self._stopping.is_set():
-                self.connections.append(connection)
                 await self._retire(connection, "stop")
                 return None
-            self.connections.append(connection)
             self._subscribe(connection, self.streams.values())
             return connection
         return None
+
+    def _wait(self, attempt: int) -> float:
+        config = self._opener.exchange.config
+        first, longest = config.reconnect_backoff.total_seconds(), config.reconnect_backoff_max.total_seconds()
+        return backoff(attempt, first, longest, self._opener.rng) if attempt else 0.0
 
     async def _stopped_within(self, seconds: float) -> bool:
         """Wait; whether a stop came meanwhile."""
@@ -192,21 +193,20 @@ class Slot:
             pass
         return self._stopping.is_set()
 
-    def _failed(self, error: OpenFailedError) -> None:
-        limit = self._opener.exchange.config.max_reconnect_attempts
-        exhausted = self._attempt >= limit
-        detail = {"route": self.route, "attempt": self._attempt, "reason": str(error), "exhausted": exhausted}
+    def _failed(self, error: OpenFailedError, attempt: int, *, last: bool) -> None:
+        detail = {"route": self.route, "attempt": attempt, "reason": str(error), "exhausted": last}
         self._recorder.event("disconnect", detail)
-        LOG.warning("route %r, attempt %d of %d: %s", self.route, self._attempt, limit, error)
-        if exhausted:
-            raise ReconnectsExhaustedError(f"{self._opener.exchange.name}: {limit} attempts to connect failed: {error}")
+        LOG.warning("route %r, attempt %d: %s", self.route, attempt, error)
+        if last:
+            raise ReconnectsExhaustedError(
+                f"{self._opener.exchange.name}: {attempt} attempts to connect failed: {error}"
+            )
 
     async def _live(self, connection: Connection) -> None:
         """Watch over `connection` and its successors until one is lost or all is stopped."""
         config = self._opener.exchange.config
         age = config.max_connection_age.total_seconds() * (1 - self._opener.rng.uniform(0, AGE_SPREAD))
         while True:
-            self._roll.clear()
             rolled = asyncio.ensure_future(self._roll.wait())
             try:
                 await asyncio.wait({connection.done, rolled}, timeout=age, return_when=asyncio.FIRST_COMPLETED)
@@ -216,6 +216,7 @@ class Slot:
                 self._lost(connection)
                 return
             reason = self._roll_reason if self._roll.is_set() else "age"
+            self._roll.clear()  # the successor may announce its end, too
             successor = await self._succeed(connection, reason)
             if successor is None:
                 if connection.done.done():

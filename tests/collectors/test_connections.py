@@ -6,6 +6,7 @@ import asyncio
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -228,7 +229,7 @@ async def test_ban_is_obeyed_by_everybody_and_ends(tmp_path: Path) -> None:
             await subscribed(collector)
             sim.control.fault(venue, "rest_ban", seconds=2)
             async with ticking(sim):
-                await until(lambda: events_now(collector, "banned"), "the ban is recorded")
+                await until(lambda: events_of(collector, "banned"), "the ban is recorded")
                 requests = len([each for each in sim.truth().rest(venue) if each["status"] == 418])
                 budget = collector.client.budget
                 assert not budget.reserve(collector.client.host, 6000, 1).granted
@@ -237,9 +238,9 @@ async def test_ban_is_obeyed_by_everybody_and_ends(tmp_path: Path) -> None:
         assert len(after) <= requests + 3, "no storm against a ban"
 
 
-def events_now(collector: Collector, kind: str) -> int:
+def events_of(collector: Collector, kind: str) -> list[dict[str, Any]]:
     collector.journal.flush()
-    return len(events(journal_rows(collector.layout.root, collector.name), kind))
+    return events(journal_rows(collector.layout.root, collector.name), kind)
 
 
 async def test_429_is_obeyed(tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ async def test_429_is_obeyed(tmp_path: Path) -> None:
         await subscribed(collector)
         sim.control.fault(venue, "rest_429", requests=1)
         async with ticking(sim):
-            await until(lambda: events_now(collector, "rate_limited"), "the limit is recorded")
+            await until(lambda: events_of(collector, "rate_limited"), "the limit is recorded")
             assert not collector.client.budget.reserve(collector.client.host, 2400, 1).granted
             held = collector.recorder.counters.frames
             await until(lambda: collector.recorder.counters.frames > held + 50, "the streams go on meanwhile")
@@ -279,3 +280,25 @@ async def test_streams_begin_while_rest_is_down(tmp_path: Path) -> None:
             assert collector.books.states()["seeding"] == 1
         rows = journal_rows(tmp_path / "data", venue)
         assert frames(rows, "btcusdt@depth@100ms")
+
+
+async def test_connection_that_cannot_be_replaced_yet_goes_on(tmp_path: Path) -> None:
+    """Attempts to replace a connection that still delivers are never the last ones."""
+    venue = "binance_spot"
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, venue, tmp_path / "data", max_reconnect_attempts=2, reconnect_backoff="20ms")
+        async with collecting(config, venue) as collector:
+            await subscribed(collector)
+            async with ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+                away = collector.exchange.config.model_copy(update={"ws_url": "ws://127.0.0.1:1"})
+                here, collector.exchange.config = collector.exchange.config, away
+                sim.control.fault(venue, "server_shutdown", grace=60)
+                await until(lambda: len(events_of(collector, "disconnect")) >= 4, "several attempts failed")
+                assert not collector.feed.failed.done()
+                collector.exchange.config = here
+                await until(lambda: collector.recorder.counters.rolls == 1, "the connection is replaced")
+            await caught_up(collector, sim)
+        rows = journal_rows(tmp_path / "data", venue)
+        for stream in collector.recorder.states:
+            assert missing_and_doubled(frames(rows, stream), truth_of(sim, venue, stream))[0] == []
