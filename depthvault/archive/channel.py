@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from depthvault import __version__
+from depthvault.archive.day import extract
 from depthvault.archive.encoding import ArchiveWriter, Encoding
 from depthvault.archive.manifest import (
     ArchiveFile,
@@ -40,11 +41,17 @@ def compact_channel(work: Work, state: ArchiveState, staging: Staging, encoding:
     current = state.entry("hour", work.exchange, channel.name, period.label)
     generation = generation_after(current)
     held = {file.table: file for file in state.files_of(current.unit)} if current else {}
-    paths, archived = _source_files(work, staging, current, held)
+    rolled_up = state.is_rolled_up(work.exchange, channel.name, period.label)
+    paths, archived = _source_files(work, staging, current, held, rolled_up)
     work.tails = dict(work.before.tails) if work.before else {}
 
     files: list[ArchiveFile] = []
     key = layout.hour_key(work.exchange, channel.name, period, generation)
+    if rolled_up:
+        # Its rows stand in files of the day: read them as they are, and write only what they lack.
+        day = staging.path(f"fetched/{channel.name}-day.parquet")
+        work.in_day = extract(layout, work.store, state, work.exchange, channel, period, day)
+        paths.insert(0, day)
     if paths:
         target = staging.path(key)
         make_directories(target.parent)
@@ -95,7 +102,7 @@ def settled(
 
 
 def _source_files(
-    work: Work, staging: Staging, current: Entry | None, held: Mapping[str, ArchiveFile]
+    work: Work, staging: Staging, current: Entry | None, held: Mapping[str, ArchiveFile], rolled_up: bool
 ) -> tuple[list[Path], list[InputFile]]:
     """The files to read, checked against what was recorded of them, and which of them are the archive's own."""
     paths: list[Path] = []
@@ -110,7 +117,7 @@ def _source_files(
             paths.append(_archived_copy(work, staging, file))
             archived.append(InputFile(file.path, file.sha256, file.rows))
             live = [source for source in live if source not in before]
-        elif work.inputs.gone:
+        elif work.inputs.gone and not rolled_up:
             raise CorruptError(f"{work.inputs.gone[0].path}: a sealed file is gone before it was archived; seal again")
     for source in live:
         path = work.layout.root / source.path

@@ -146,7 +146,9 @@ def _proved_receipts(
             if entry is None or entry.receipts.get(each.name) != each.sha256:
                 problem = f"{channel} {label} is not archived from it"
             else:
-                problem = prover.problem(state.files_of(entry.unit))
+                day = f"{label[:4]}-{label[4:6]}-{label[6:8]}"
+                rolled = state.files_of(("day", venue.name, channel, day))
+                problem = prover.problem([*state.files_of(entry.unit), *rolled])
             if problem is not None:
                 break
         if problem is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -81,7 +81,12 @@ def channel_inputs(
         own = receipt.period == label
         channels = {file.channel for file in receipt.files if file.period == label}
         if own:
-            channels |= {exchange.channel_of(span.stream)[0] for link in receipt.connections for span in link.streams}
+            channels |= {
+                channel
+                for link in receipt.connections
+                for span in link.streams
+                for channel, _ in _channels(exchange, span.stream, receipt.markets)
+            }
         for channel in channels - {""}:
             inputs = result.setdefault(channel, ChannelInputs())
             inputs.receipts[each.name] = each.sha256
@@ -162,10 +167,16 @@ def _session(
         end = min(later, default=end)
     streams: dict[tuple[str, str], tuple[Span, ...]] = {}
     for part in link.streams:
-        name = exchange.channel_of(part.stream)
         span = Span(part.from_ns, end if part.until_ns is None else part.until_ns)
-        streams[name] = (*streams.get(name, ()), span)
+        for name in _channels(exchange, part.stream, receipt.markets):
+            streams[name] = (*streams.get(name, ()), span)
     return Session(receipt.writer, link.opened_ns, end, link.cause, streams)
+
+
+def _channels(exchange: Exchange, stream: str, markets: Mapping[int, str]) -> list[tuple[str, str]]:
+    """Every (channel, symbol) that a stream's frames have rows of, the derived ones too."""
+    channel, symbol = exchange.channel_of(stream, markets)
+    return [(name, symbol) for name in (channel, *exchange.derived.get(channel, ()))]
 
 
 def unpublished(sealed_receipts: list[Sealed], state: ArchiveState, layout: Layout, exchange: Exchange) -> list[str]:

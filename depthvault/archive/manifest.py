@@ -226,6 +226,10 @@ class ArchiveState:
         """The current files of a unit, whichever of its entries added them, by path."""
         return [file for path, file in sorted(self.files.items()) if self.owner[path] == unit]
 
+    def is_rolled_up(self, exchange: str, channel: str, period: str) -> bool:
+        """Whether the rows of an hour (`YYYYMMDDTHHMM`) now stand in files of its day."""
+        return ("day", exchange, channel, f"{period[:4]}-{period[4:6]}-{period[6:8]}") in self.current
+
     def before(self, exchange: str, channel: str, period: str) -> Entry | None:
         """The entry of the latest hour before `period` that the archive has of this channel."""
         earlier = [

@@ -79,7 +79,7 @@ def publish_with(
                 staging.clear()
                 raise ArchiveError(f"{path}: is not what was compacted; compact {unit} again")
         if store is not None:
-            _store_and_prove(store, files)
+            store_and_prove(store, files)
         checkpoint("stored")
         validation = staging.read_validation()
         verdicts = {verdict.channel: verdict for verdict in (validation.verdicts if validation else [])}
@@ -88,7 +88,7 @@ def publish_with(
             entry = None
             while entry is None and _is_wanted(draft, state):
                 judged = _judged(draft, verdicts.get(draft.channel), state)
-                _move_into_archive(layout, staging, judged.add)
+                move_into_archive(layout, staging, judged.add)
                 checkpoint("moved")
                 created = now().isoformat(timespec="microseconds")
                 entry = log.append(layout, store, state, judged, created, publisher)
@@ -106,7 +106,8 @@ def publish_with(
     return result
 
 
-def _store_and_prove(store: Store, files: list[tuple[ArchiveFile, Path]]) -> None:
+def store_and_prove(store: Store, files: list[tuple[ArchiveFile, Path]]) -> None:
+    """Put files that the store lacks and read all back. Raises StoreError naming the first that differs."""
     uploaded = put_files(store, files)
     if uploaded.taken:
         raise StoreError(f"{store}/{uploaded.taken[0]}: holds other bytes than were staged for it")
@@ -134,7 +135,8 @@ def _is_wanted(draft: Entry, state: ArchiveState) -> bool:
     return all(path in state.files for path in draft.remove)
 
 
-def _move_into_archive(layout: Layout, staging: Staging, files: list[ArchiveFile]) -> None:
+def move_into_archive(layout: Layout, staging: Staging, files: list[ArchiveFile]) -> None:
+    """Give staged files their place in `archive/`, durably. No reader looks at them before a manifest names them."""
     for file in files:
         source, target = staging.path(file.path), layout.archived(file.path)
         if source.exists():
@@ -151,7 +153,7 @@ def _move_into_archive(layout: Layout, staging: Staging, files: list[ArchiveFile
 def _adopt(layout: Layout, staging: Staging, files: list[ArchiveFile], state: ArchiveState) -> None:
     """Another host published the same bytes: they are here as well."""
     same = [file for file in files if state.files.get(file.path) == file]
-    _move_into_archive(layout, staging, same)
+    move_into_archive(layout, staging, same)
     log.change_evicted(layout, remove=[file.path for file in same if layout.archived(file.path).exists()])
 
 

@@ -62,12 +62,13 @@ class Validation(msgspec.Struct, frozen=True):
 
 
 class Staging:
-    """The staging folder of one unit."""
+    """The staging folder of one unit, or of a day's roll-up (`name`)."""
 
-    def __init__(self, layout: Layout, unit: Unit) -> None:
+    def __init__(self, layout: Layout, unit: Unit, name: str | None = None) -> None:
+        name = name or unit.period.label
         self.unit = unit
-        self.folder = layout.staging / unit.exchange / unit.period.label
-        self._lock = layout.staging / unit.exchange / f".{unit.period.label}.lock"
+        self.folder = layout.staging / unit.exchange / name
+        self._lock = layout.staging / unit.exchange / f".{name}.lock"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -131,3 +132,9 @@ def staged_units(layout: Layout) -> list[Unit]:
         ),
         key=lambda unit: (unit.period, unit.exchange),
     )
+
+
+def day_staging(layout: Layout, exchange: str, day: str) -> Staging:
+    """The staging folder of a day's roll-up (`YYYY-MM-DD`)."""
+    period = Period.parse(day.replace("-", "") + "T0000", layout.period)
+    return Staging(layout, Unit(exchange, period), f"day-{day}")

@@ -146,11 +146,12 @@ def chain_starts(table: pa.Table) -> tuple[Ints, Ints]:
     return np.where(snapshot, final, start), final
 
 
-def stitch(table: pa.Table, channel: Channel, breaks: Mapping[str, int]) -> Stitched:
+def stitch(table: pa.Table, channel: Channel, breaks: Mapping[str, int], archived: int = 0) -> Stitched:
     """The chain of one symbol's rows; `table` holds each writer's rows in the order received.
 
     `breaks`: how often each writer's own chain broke; the fewest carries the period. Rows with source `refill` fill
-    only what no stream has.
+    only what no stream has. archived: how many rows at the beginning stand in the archive and stay there: whatever else
+    there is merges into them.
     """
     count = table.num_rows
     writers = column(table, "instance").dictionary_encode()
@@ -162,6 +163,7 @@ def stitch(table: pa.Table, channel: Channel, breaks: Mapping[str, int]) -> Stit
     rank = np.array([position[name] for name in names], np.int64)[writers.indices.to_numpy(zero_copy_only=False)]
     refilled = pc.equal(column(table, "source"), REFILL).to_numpy(zero_copy_only=False)
     rank = rank + refilled.astype(np.int64) * len(names)
+    rank[:archived] = -1
 
     if channel.name == "instrument":
         return _changes(table, channel, ranked)
@@ -193,12 +195,18 @@ def stitch(table: pa.Table, channel: Channel, breaks: Mapping[str, int]) -> Stit
     if channel.name == "depth_diff":
         kept, covered = _without_covered(table, kept, rank)
         result.redundant += covered
-    by = [codes(column(table, name))[kept] for name in channel.order]
-    if channel.name == "depth_diff":
-        by.append(codes(column(table, "is_snapshot"))[kept])
-    received = codes(column(table, "received_time"))[kept]
-    result.chosen = kept[np.lexsort((kept, received, *reversed(by)))]
+    result.chosen = kept[chain_order(table, channel, kept)]
     return result
+
+
+def chain_order(table: pa.Table, channel: Channel, rows: Ints | None = None) -> Ints:
+    """The order of `rows` (default: all) in a symbol's chain: the channel's order, then receipt."""
+    rows = np.arange(table.num_rows, dtype=np.int64) if rows is None else rows
+    by = [codes(column(table, name))[rows] for name in channel.order]
+    if channel.name == "depth_diff":
+        by.append(codes(column(table, "is_snapshot"))[rows])
+    received = codes(column(table, "received_time"))[rows]
+    return np.lexsort((rows, received, *reversed(by)))
 
 
 def _without_key(table: pa.Table, channel: Channel) -> Bools:

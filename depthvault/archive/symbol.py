@@ -38,7 +38,11 @@ MOST_CONFLICTS = 20
 
 @dataclass(slots=True)
 class Work:
-    """One channel and period on its way through compaction."""
+    """One channel and period on its way through compaction.
+
+    in_day: when the day was rolled up before these rows came, how many rows of each symbol its day file has of this
+    period. They come first in what is read, and are not written again.
+    """
 
     layout: Layout
     exchange: str
@@ -49,6 +53,7 @@ class Work:
     before_file: ArchiveFile | None
     listening: Listening
     store: Store | None
+    in_day: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     spans: dict[str, SymbolSpan] = field(default_factory=dict)
     gaps: list[dict[str, Any]] = field(default_factory=list)
@@ -68,7 +73,8 @@ def compact_symbol(work: Work, symbol: str, table: pa.Table, writer: ArchiveWrit
     table, repeated = _without_repeated(work, symbol, table, tails.get(""))
     light = table.select([spec.name for spec in channel.columns if not pa.types.is_list(spec.type)])
     own = _own_rows(light, channel)
-    result = stitch(table, channel, _breaks(work, symbol, own, tails))
+    in_day = work.in_day.get(symbol, 0)
+    result = stitch(table, channel, _breaks(work, symbol, own, tails), in_day)
     _note_conflicts(work, symbol, table, result)
     stitched = light.take(pa.array(result.chosen))
     gaps, after = ledger(stitched, channel, own, tails)
@@ -85,17 +91,16 @@ def compact_symbol(work: Work, symbol: str, table: pa.Table, writer: ArchiveWrit
     ):  # fmt: skip
         work.count(name, more)
     received = codes(column(stitched, "received_time"))
-    if stitched.num_rows:
-        ids = codes(column(stitched, channel.id_column)) if channel.id_column else None
+    fresh = result.chosen >= in_day
+    if fresh.any():
+        ids = codes(column(stitched, channel.id_column))[fresh] if channel.id_column else None
         work.spans[symbol] = SymbolSpan(
-            rows=stitched.num_rows, first_us=int(received.min()), last_us=int(received.max()),
-            row_groups=writer.write(table, result.chosen),
+            rows=int(fresh.sum()), first_us=int(received[fresh].min()), last_us=int(received[fresh].max()),
+            row_groups=writer.write(table, result.chosen[fresh]),
             first_id=None if ids is None else int(ids.min()), last_id=None if ids is None else int(ids.max()),
         )  # fmt: skip
-    span = work.spans.get(symbol)
-    told = SymbolRows(
-        symbol, stitched.num_rows, result.duplicates, span.first_us if span else None, span.last_us if span else None
-    )
+    first, last = (int(received.min()), int(received.max())) if len(received) else (None, None)
+    told = SymbolRows(symbol, stitched.num_rows, result.duplicates, first, last)
     answers = np.sort(received).tolist() if work.listening.cadence_ns else ()
     work.coverage.append(coverage_row(work.exchange, channel, work.period, told, rows, work.listening, answers))
 
@@ -172,6 +177,7 @@ def _without_repeated(work: Work, symbol: str, table: pa.Table, tail: Tail | Non
     known = _ids_before(work, symbol, before)
     ids = codes(column(table, channel.id_column))
     repeated = timeless & np.isin(ids, known)
+    repeated[: work.in_day.get(symbol, 0)] = False
     return (table.filter(pa.array(~repeated)), int(repeated.sum())) if repeated.any() else (table, 0)
 
 
