@@ -50,9 +50,12 @@ def more(done: list[Period]) -> bool:
 def compact(period: Period) -> Period:
     """Stitch, deduplicate and write the period's files into the staging folder."""
     from depthvault.archive.compact import compact as run
+    from depthvault.archive.store import open_store
+    from depthvault.config import Secrets
 
     settings, unit = config(), _unit(period)
-    compacted = run(settings.layout, settings, unit.exchange, unit.period)
+    store = open_store(settings.store, Secrets())
+    compacted = run(settings.layout, settings, unit.exchange, unit.period, store)
     for draft in compacted.drafts:
         counts = draft.counts
         _say(

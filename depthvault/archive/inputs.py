@@ -85,7 +85,7 @@ def channel_inputs(
                 channel
                 for link in receipt.connections
                 for span in link.streams
-                for channel, _ in _channels(exchange, span.stream, receipt.markets)
+                for channel, _ in _channels(exchange, span.stream, {})
             }
         for channel in channels - {""}:
             inputs = result.setdefault(channel, ChannelInputs())
@@ -165,17 +165,18 @@ def _session(
             if writer == receipt.writer and number == link.connection and journal > link.journal and opened >= end
         ]
         end = min(later, default=end)
+    symbols = receipt.symbols
     streams: dict[tuple[str, str], tuple[Span, ...]] = {}
     for part in link.streams:
         span = Span(part.from_ns, end if part.until_ns is None else part.until_ns)
-        for name in _channels(exchange, part.stream, receipt.markets):
+        for name in _channels(exchange, part.stream, symbols):
             streams[name] = (*streams.get(name, ()), span)
     return Session(receipt.writer, link.opened_ns, end, link.cause, streams)
 
 
-def _channels(exchange: Exchange, stream: str, markets: Mapping[int, str]) -> list[tuple[str, str]]:
+def _channels(exchange: Exchange, stream: str, symbols: Mapping[int, str]) -> list[tuple[str, str]]:
     """Every (channel, symbol) that a stream's frames have rows of, the derived ones too."""
-    channel, symbol = exchange.channel_of(stream, markets)
+    channel, symbol = exchange.channel_of(stream, symbols)
     return [(name, symbol) for name in (channel, *exchange.derived.get(channel, ()))]
 
 

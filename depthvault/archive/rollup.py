@@ -124,8 +124,10 @@ def _roll(
     layout: Layout, store: Store | None, staging: Staging, state: ArchiveState, exchange: str, channel: str, day: date,
     hours: list[tuple[str, ArchiveFile]], encoding: Encoding,
 ) -> Entry:  # fmt: skip
-    """The draft of a day's entry, its files staged. Rows that came after an earlier roll-up are merged into the files of
-    their symbols; files of other symbols stay."""
+    """The draft of a day's entry, its files staged.
+
+    Rows that came after an earlier roll-up are merged into the files of their symbols; those of other symbols stay.
+    """
     before = state.entry("day", exchange, channel, day.isoformat())
     symbols = sorted({symbol for _, file in hours for symbol in file.symbols})
     days = {

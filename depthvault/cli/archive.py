@@ -76,12 +76,15 @@ def register(app: typer.Typer) -> None:
         published.
         """
         from depthvault.archive.compact import compact as run
+        from depthvault.archive.store import open_store
+        from depthvault.config import Secrets
 
         loaded = configuration(config, data_dir)
+        store = open_store(loaded.store, Secrets())
         units = _ready(loaded, exchange, period)
         oldest = {unit.exchange: unit for unit in reversed(units)}
         for unit in sorted(oldest.values()):
-            for draft in run(loaded.layout, loaded, unit.exchange, unit.period).drafts:
+            for draft in run(loaded.layout, loaded, unit.exchange, unit.period, store).drafts:
                 counts, size = draft.counts, sum(file.bytes for file in draft.add)
                 console.print(
                     f"{unit} {draft.channel} g{draft.generation}: {counts.rows:,} rows, "

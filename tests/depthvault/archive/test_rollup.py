@@ -137,7 +137,7 @@ def test_a_day_that_is_not_equal_supersedes_nothing(host: Host, monkeypatch: pyt
         return table.slice(1) if len(calls) == 2 else table
 
     monkeypatch.setattr(pq.ParquetFile, "read_row_group", lossy)
-    with pytest.raises(ArchiveError, match="nothing was superseded|other rows"):
+    with pytest.raises(ArchiveError, match=r"nothing was superseded|other rows"):
         rollup_with(host.layout, host.config, None, FUTURES, DAY)
     assert log.load(host.layout).number == number
 
