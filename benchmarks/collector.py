@@ -36,25 +36,43 @@ def _report(frames: int, cpu: float, wall: float, **more: Any) -> None:
     print(json.dumps({"frames": frames, "cpu_s": cpu, "wall_s": wall, "peak_rss": peak, **more}), flush=True)
 
 
-async def bare(port: int, total: int, streams: list[str]) -> None:
-    """A receive loop that keeps nothing."""
-    from websockets.asyncio.client import connect
+async def bare(port: int, total: int, parts: list[list[str]]) -> None:
+    """Receive loops that keep nothing, on as many connections as the collector has."""
+    from websockets.asyncio.client import ClientConnection, connect
 
-    async with connect(
-        f"ws://127.0.0.1:{port}/public/stream", compression=None, max_size=None, max_queue=2048, proxy=None
-    ) as socket:
-        for start in range(0, len(streams), 100):
-            part = streams[start : start + 100]
-            await socket.send(json.dumps({"method": "SUBSCRIBE", "params": part, "id": start}))
-        acknowledged = 0
-        while acknowledged < len(range(0, len(streams), 100)):
-            acknowledged += b'"result"' in await socket.recv(decode=False)
-        await socket.recv(decode=False)
-        cpu, wall = _cpu(), time.perf_counter()
+    url = f"ws://127.0.0.1:{port}/public/stream"
+    sockets: list[ClientConnection] = []
+    for names in parts:
+        socket = await connect(url, compression=None, max_size=None, max_queue=2048, proxy=None)
+        for start in range(0, len(names), 100):
+            await socket.send(json.dumps({"method": "SUBSCRIBE", "params": names[start : start + 100], "id": start}))
+        sockets.append(socket)
+    begun: list[tuple[float, float]] = []
+    received = 0
+    finished = asyncio.Event()
+
+    async def receive(socket: ClientConnection, acknowledgements: int) -> None:
+        nonlocal received
         recv = socket.recv
-        for _ in range(total - 1):
+        for _ in range(acknowledgements):
             await recv(decode=False)
-        _report(total, _cpu() - cpu, time.perf_counter() - wall)
+        while True:
+            await recv(decode=False)
+            if not received:
+                begun.append((_cpu(), time.perf_counter()))
+            received += 1
+            if received == total:
+                finished.set()
+
+    tasks = [
+        asyncio.create_task(receive(socket, -(-len(names) // 100)))
+        for socket, names in zip(sockets, parts, strict=True)
+    ]
+    await finished.wait()
+    cpu, wall = begun[0]
+    _report(total, _cpu() - cpu, time.perf_counter() - wall, connections=len(sockets))
+    for task in tasks:
+        task.cancel()
 
 
 async def collector(port: int, total: int, channels: list[str], speed: str) -> None:
@@ -129,11 +147,23 @@ def measure(source: list[str], child: list[str]) -> dict[str, Any]:
         blaster.wait()
 
 
-def streams_of(source: list[str]) -> list[str]:
+def streams_of(source: list[str]) -> list[list[str]]:
+    """The source's streams, parted over connections as the collector does it: by route, 50 symbols each."""
     from benchmarks.blaster import Recording, Synthetic
 
     made = Recording(Path(source[1])) if source[0] == "recording" else Synthetic(int(source[1]), 1, 1)
-    return sorted(made.streams)
+    parts: list[list[str]] = []
+    for market in (False, True):
+        for start in range(0, len(made.symbols), 50):
+            symbols = {symbol.lower() for symbol in made.symbols[start : start + 50]}
+            parts.append(
+                [
+                    name
+                    for name in sorted(made.streams)
+                    if name.partition("@")[0] in symbols and ("@aggTrade" in name) is market
+                ]
+            )
+    return [names for names in parts if names]
 
 
 def _child(arguments: list[str]) -> None:
@@ -174,7 +204,7 @@ def main() -> int:
         full = min(full_runs, key=lambda run: run["cpu_s"] / run["frames"])
         plain_us, full_us = (run["cpu_s"] / run["frames"] * 1e6 for run in (plain, full))
         figures[title] = {"bare": plain, "collector": full, "ratio": full_us / plain_us}
-        print(f"{title}: {full['frames']:,} frames")
+        print(f"{title}: {full['frames']:,} frames, {plain['connections']} connections")
         print(f"  bare websockets loop   {plain_us:6.2f} µs CPU per frame   peak {plain['peak_rss'] / 1e6:5.0f} MB")
         print(
             f"  collector to journal   {full_us:6.2f} µs CPU per frame   peak {full['peak_rss'] / 1e6:5.0f} MB   "
