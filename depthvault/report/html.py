@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from depthvault.durations import format_duration
@@ -43,12 +43,23 @@ vertical-align:4px;margin-left:10px}
 .heat .fair{background:#f7dc9b}.heat .poor{background:#f3b587}.heat .missing{background:#dd6b5e;color:#fff}
 .heat .marked{box-shadow:inset 0 0 0 1.5px #a15c07}
 .key span{display:inline-block;padding:0 8px;border-radius:3px;margin-right:8px;font-size:12px}
+nav{margin:0 0 18px;font-size:13px}nav a{color:#1f5fbf;text-decoration:none;margin-right:14px}
+a{color:#1f5fbf}
 .bad{color:#a3271b;font-weight:600}.good-news{color:#1c6b3c}
 """
 
 
-def html_report(day: Day) -> str:
-    """The whole page."""
+def page(title: str, body: str) -> str:
+    """A whole page around `body`."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
+    )
+
+
+def html_report(day: Day, before: str = "") -> str:
+    """The whole page. `before`: HTML above the heading."""
     so_far = "" if day.is_over else ' <span class="quiet">so far</span>'
     head = (
         f'<h1>{day.date:%A, %-d %B %Y}{so_far}<span class="badge {day.verdict}">{_verdict_word(day)}</span></h1>'
@@ -58,11 +69,7 @@ def html_report(day: Day) -> str:
     body = "".join(
         (head, _cards(day), _heat(day), _channels(day), _gaps(day), _failures(day), _worst(day), _storage(day))
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>Depthvault {day.date}</title><style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
-    )
+    return page(f"Depthvault {day.date}", before + body)
 
 
 def _verdict_word(day: Day) -> str:
@@ -96,20 +103,21 @@ def _tone(cell: Cell) -> str:
 def _heat(day: Day) -> str:
     if not day.channels:
         return ""
+    return f"<h2>Coverage by hour</h2>{heat_table((_name(one), one.hours) for one in day.channels)}"
+
+
+def heat_table(rows: Iterable[tuple[str, Sequence[Cell]]]) -> str:
+    """A row of 24 hours for each label (HTML), with the key to the colours."""
     hours = "".join(f"<th>{hour:02d}</th>" for hour in range(24))
-    rows = "".join(
-        f'<tr><td class="name">{_name(one)}</td>{"".join(map(_heat_cell, one.hours, range(24)))}</tr>'
-        for one in day.channels
+    lines = "".join(
+        f'<tr><td class="name">{label}</td>{"".join(map(_heat_cell, cells, range(24)))}</tr>' for label, cells in rows
     )
     key = (
         '<p class="key quiet heat"><span class="full">whole</span><span class="good">≥ 99 %</span>'
         '<span class="fair">≥ 90 %</span><span class="poor">less</span><span class="missing">missing</span>'
         '<span class="off">not expected</span><span class="marked">degraded</span></p>'
     )
-    return (
-        f'<h2>Coverage by hour</h2><div class="box"><table class="heat"><tr><th class="name"></th>{hours}</tr>{rows}'
-        f"</table>{key}</div>"
-    )
+    return f'<div class="box"><table class="heat"><tr><th class="name"></th>{hours}</tr>{lines}</table>{key}</div>'
 
 
 def _heat_cell(cell: Cell, hour: int) -> str:

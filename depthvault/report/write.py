@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from depthvault.archive import log
+from depthvault.archive.manifest import ArchiveState
 from depthvault.config import Config
 from depthvault.durable import write_atomic
 from depthvault.report.day import Day, day_of
@@ -29,24 +30,28 @@ class Report:
     folder: Path
 
 
-def write_report(config: Config, day: date, now: datetime, *, store: bool) -> Report:
-    """Write `report.html` and `report.txt` of `day` as it stands at `now`; a second run replaces them.
-
-    store: whether an object store is configured.
-    """
+def facts_of(config: Config, state: ArchiveState, day: date, now: datetime, *, store: bool) -> Day:
+    """The facts of `day` as `state` has them at `now`. store: whether an object store is configured."""
     layout = config.layout
-    patience = min(_PATIENCE, 3 * config.archive.period) + config.archive.seal_grace
-    facts = day_of(
+    return day_of(
         layout,
-        log.load(layout),
+        state,
         day,
         now,
         measure(layout, now),
         enabled=config.exchanges.enabled().keys(),
         store=store,
-        grace=patience,
+        grace=min(_PATIENCE, 3 * config.archive.period) + config.archive.seal_grace,
     )
-    folder = layout.reports / day.isoformat()
+
+
+def write_report(config: Config, day: date, now: datetime, *, store: bool) -> Report:
+    """Write `report.html` and `report.txt` of `day` as it stands at `now`; a second run replaces them.
+
+    store: whether an object store is configured.
+    """
+    facts = facts_of(config, log.load(config.layout), day, now, store=store)
+    folder = config.layout.reports / day.isoformat()
     report = Report(facts, title(facts), text_report(facts), html_report(facts), folder)
     write_atomic(folder / "report.html", report.html.encode())
     write_atomic(folder / "report.txt", f"{report.title}\n{report.text}\n".encode())
