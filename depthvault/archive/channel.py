@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from depthvault import __version__
 from depthvault.archive.day import extract
@@ -114,7 +116,9 @@ def _source_files(
         # Live files of the current generation are no longer here: its rows are, in the archive.
         file = held.get(work.channel.name)
         if file is not None:
-            paths.append(_archived_copy(work, staging, file))
+            anew = {source.path for source in before} & {source.path for source in live if source not in before}
+            copy = _archived_copy(work, staging, file)
+            paths.append(_without_writers(work, staging, copy, anew) if anew else copy)
             archived.append(InputFile(file.path, file.sha256, file.rows))
             live = [source for source in live if source not in before]
         elif work.inputs.gone and not rolled_up:
@@ -135,6 +139,23 @@ def _archived_copy(work: Work, staging: Staging, file: ArchiveFile) -> Path:
             raise CorruptError(f"{file.path}: is needed to add late rows and not here; restore the period first")
     _check(path, file.sha256)
     return path
+
+
+def _without_writers(work: Work, staging: Staging, path: Path, anew: set[str]) -> Path:
+    """The archived rows without those of writers whose live files were made anew: these replace them."""
+    names = {name for part in anew for name in _instances(work.layout.root / part)}
+    target = staging.path(f"fetched/{work.channel.name}-kept.parquet")
+    make_directories(target.parent)
+    with pq.ParquetFile(path) as parquet, pq.ParquetWriter(target, parquet.schema_arrow, compression="lz4") as writer:
+        for group in range(parquet.num_row_groups):
+            table = parquet.read_row_group(group)
+            writer.write_table(table.filter(pc.invert(pc.is_in(table.column("instance"), pa.array(sorted(names))))))
+    return target
+
+
+def _instances(path: Path) -> list[str]:
+    names: list[str] = pc.unique(pq.read_table(path, columns=["instance"]).column(0)).to_pylist()
+    return names
 
 
 def _check(path: Path, sha256: str) -> None:
