@@ -75,6 +75,7 @@ class WindowDecoder:
         self._instruments: dict[str, tuple[Any, ...]] = {}
         self._journal = ""
         self._symbols: dict[int, str] = {}
+        self.markets: dict[int, str] = {}  # of all journals
         self._sent: Row | None = None
         self._frames: dict[tuple[str, str], Frames] = {}
         self._bytes = 0
@@ -124,6 +125,7 @@ class WindowDecoder:
         if symbols != self._symbols:
             yield from self._flush()
             self._symbols = symbols
+            self.markets |= symbols
 
     def _add_row(self, row: Row, inside: bool) -> None:
         sent, self._sent = self._sent, row if row.kind == Kind.SENT else None

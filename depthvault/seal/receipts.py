@@ -102,6 +102,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     rejected: undecodable frames by channel (`frame` when not even that is known); they are kept in the journal.
     unknown: frames by stream name that is no subscription of ours. inexact: number texts whose double is not the text,
     by channel, in the frames read (frames within the grace before and after the period count in both periods).
+    markets: the venue's market number (as text) to symbol, where stream names carry only the number (Lighter).
     """
 
     exchange: str
@@ -119,11 +120,17 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     connections: list[Connection]
     software: str
     schema_version: int
+    markets: dict[str, str] = {}
 
     @property
     def inputs(self) -> dict[str, int]:
         """`bytes_read` by journal path."""
         return {journal.path: journal.bytes_read for journal in self.journals}
+
+    @property
+    def symbols(self) -> dict[int, str]:
+        """`markets`, as `Exchange.channel_of` wants it."""
+        return {int(number): symbol for number, symbol in self.markets.items()}
 
     @property
     def rows(self) -> int:

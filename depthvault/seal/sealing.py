@@ -118,6 +118,7 @@ def _seal(
         connections=reading.connections,
         software=software,
         schema_version=SCHEMA_VERSION,
+        markets={str(number): symbol for number, symbol in decoder.markets.items()},
     )
     write_receipt(layout, receipt)
     if before is not None:
