@@ -20,14 +20,16 @@ from depthvault.book.events import Flags, Floats, Integers, Levels
 BID, ASK = -1.0, 1.0
 USED, LIVE, NEAR = 0, 1, 2
 FREE = -1
+RELISTED = 8
 
 
 class Side(NamedTuple):
     """The arrays of one side, as the compiled functions take them.
 
     keys: bits of the price, FREE (a NaN) = free slot. sizes: by slot, 0 = level gone, slot kept. listed: by slot,
-    whether it stands in `near`. near: the slots of all levels whose `sign` x price is at most `threshold[0]`, in no order, with
-    vanished ones among them. meta: slots used, live levels, length of `near`. sign: BID or ASK.
+    whether it stands in `near`. near: the slots of all levels whose `sign` x price is at most `threshold[0]`, in no
+    order, with vanished ones among them. meta: slots used, live levels, length of `near`. sign: BID or ASK.
+    scale: ticks that make one unit of price, about.
     """
 
     keys: Integers
@@ -37,16 +39,21 @@ class Side(NamedTuple):
     threshold: Floats
     meta: Integers
     sign: float
+    scale: float
 
 
 @njit(cache=True, inline="always")
-def _slot(keys: Any, bits: Any) -> Any:
-    """Where `bits` is, or where it would go."""
+def _slot(keys: Any, bits: Any, price: Any, scale: Any) -> Any:
+    """Where `bits` is, or where it would go. Prices of neighbouring ticks lie side by side, so that the part of the
+    table around the best prices stays in the cache; where two meet, the second goes elsewhere by its hash."""
     mask = keys.size - 1
+    slot = np.int64(price * scale + 0.5) & mask
+    if keys[slot] == FREE or keys[slot] == bits:
+        return slot
     mixed = np.uint64(bits) * np.uint64(0x9E3779B97F4A7C15)
-    slot = np.int64(mixed >> np.uint64(32)) & mask
+    step = (np.int64(mixed >> np.uint64(33)) | 1) & mask
     while keys[slot] != FREE and keys[slot] != bits:
-        slot = (slot + 1) & mask
+        slot = (slot + step) & mask
     return slot
 
 
@@ -59,10 +66,24 @@ def _forget_near(listed: Any, near: Any, threshold: Any, meta: Any) -> None:
 
 
 @njit(cache=True)
+def _sweep(sizes: Any, listed: Any, near: Any, meta: Any) -> None:
+    """Drop vanished levels from `near`."""
+    kept = 0
+    for i in range(meta[NEAR]):
+        slot = near[i]
+        if sizes[slot] == 0.0:
+            listed[slot] = False
+        else:
+            near[kept] = slot
+            kept += 1
+    meta[NEAR] = kept
+
+
+@njit(cache=True)
 def _apply(side: Any, bits: Any, prices: Any, values: Any, first: Any, last: Any) -> None:
-    keys, sizes, listed, near, threshold, meta, sign = side
+    keys, sizes, listed, near, threshold, meta, sign, scale = side
     for i in range(first, last):
-        slot = _slot(keys, bits[i])
+        slot = _slot(keys, bits[i], prices[i], scale)
         size = values[i]
         if keys[slot] == FREE:
             if size == 0.0:
@@ -75,6 +96,8 @@ def _apply(side: Any, bits: Any, prices: Any, values: Any, first: Any, last: Any
             if size != 0.0:
                 meta[LIVE] += 1
                 if sign * prices[i] <= threshold[0] and not listed[slot]:
+                    if meta[NEAR] == near.size:
+                        _sweep(sizes, listed, near, meta)
                     if meta[NEAR] == near.size:
                         _forget_near(listed, near, threshold, meta)
                     else:
@@ -104,10 +127,10 @@ def _insert(ranked: Any, best: Any, slots: Any, count: Any, value: Any, slot: An
 
 @njit(cache=True)
 def _list_anew(side: Any, prices: Any, ranked: Any, slots: Any) -> None:
-    """List the best levels of the table, as many as half of `near` holds. `prices`: the table's keys as doubles."""
-    keys, sizes, listed, near, threshold, meta, sign = side
+    """List the best levels of the table, an eighth of what `near` holds. `prices`: the table's keys as doubles."""
+    keys, sizes, listed, near, threshold, meta, sign, _ = side
     _forget_near(listed, near, threshold, meta)
-    best = near.size // 2
+    best = near.size // RELISTED
     count = 0
     for slot in range(keys.size):
         if sizes[slot] != 0.0:
@@ -122,19 +145,12 @@ def _list_anew(side: Any, prices: Any, ranked: Any, slots: Any) -> None:
 @njit(cache=True)
 def _best(side: Any, prices: Any, depth: Any, ranked: Any, slots: Any, out_prices: Any, out_sizes: Any) -> Any:
     """Write the best `depth` levels; returns how many there are."""
-    _, sizes, listed, near, _, meta, sign = side
+    _, sizes, listed, near, _, meta, sign, _ = side
     for attempt in range(2):
-        kept = 0
+        _sweep(sizes, listed, near, meta)
         count = 0
         for i in range(meta[NEAR]):
-            slot = near[i]
-            if sizes[slot] == 0.0:
-                listed[slot] = False
-            else:
-                near[kept] = slot
-                kept += 1
-                count = _insert(ranked, depth, slots, count, sign * prices[slot], slot)
-        meta[NEAR] = kept
+            count = _insert(ranked, depth, slots, count, sign * prices[near[i]], near[i])
         if attempt == 1 or count == min(depth, meta[LIVE]):
             break
         _list_anew(side, prices, ranked, slots)
@@ -145,11 +161,11 @@ def _best(side: Any, prices: Any, depth: Any, ranked: Any, slots: Any, out_price
 
 
 @njit(cache=True)
-def _rehash(keys: Any, sizes: Any, new_keys: Any, new_sizes: Any) -> Any:
+def _rehash(keys: Any, sizes: Any, prices: Any, new_keys: Any, new_sizes: Any, scale: Any) -> Any:
     used = 0
     for slot in range(keys.size):
         if sizes[slot] != 0.0:
-            at = _slot(new_keys, keys[slot])
+            at = _slot(new_keys, keys[slot], prices[slot], scale)
             new_keys[at] = keys[slot]
             new_sizes[at] = sizes[slot]
             used += 1
@@ -200,11 +216,11 @@ def _sample(bids: Any, asks: Any, bid: Any, ask: Any, times: Any, row: Any, stop
     return row, at
 
 
-def new_side(sign: float, near: int, slots: int = 1 << 12) -> Side:
+def new_side(sign: float, near: int, slots: int = 1 << 12, scale: float = 1.0) -> Side:
     """An empty side that lists up to `near` levels; `slots` is a power of two."""
     return Side(
         np.full(slots, FREE, np.int64), np.zeros(slots), np.zeros(slots, np.bool_), np.zeros(near, np.int64),
-        np.array([np.inf]), np.zeros(3, np.int64), sign,
+        np.array([np.inf]), np.zeros(3, np.int64), sign, scale,
     )  # fmt: skip
 
 
@@ -213,9 +229,13 @@ def grown(side: Side, incoming: int) -> Side:
     slots = side.keys.size
     while (int(side.meta[LIVE]) + incoming) * 2 > slots * 5 // 8:
         slots *= 2
-    larger = new_side(side.sign, side.near.size, slots)
+    larger = new_side(side.sign, side.near.size, slots, side.scale)
     larger.threshold[0] = -np.inf  # nothing is listed, so that the best are sought anew
-    larger.meta[:] = _rehash(side.keys, side.sizes, larger.keys, larger.sizes), side.meta[LIVE], 0
+    larger.meta[:] = (
+        _rehash(side.keys, side.sizes, side.keys.view(np.float64), larger.keys, larger.sizes, side.scale),
+        side.meta[LIVE],
+        0,
+    )
     return larger
 
 
@@ -241,13 +261,24 @@ class Kernel:
     """A book in compiled form. Not safe to use from two threads at once."""
 
     def __init__(self, depth: int = 20) -> None:
-        self._near = max(256, 8 * depth)
+        self._near = max(512, 3 * RELISTED * depth)
         self._scratch = np.empty(self._near), np.empty(self._near, np.int64)
         self.clear()
 
     def clear(self) -> None:
         """Forget all levels."""
         self._bid, self._ask = new_side(BID, self._near), new_side(ASK, self._near)
+        self._scaled = False
+
+    def _scale(self, bid: Levels, ask: Levels) -> None:
+        """Learn from the first prices how fine their ticks are. That decides where prices lie, not what the book is."""
+        prices = np.concatenate((bid.prices[:256], ask.prices[:256]))
+        if not self._scaled and prices.size:
+            scale = next(
+                (10.0**d for d in range(9) if np.all(np.abs(np.rint(prices * 10**d) / 10**d - prices) < 1e-12)), 1.0
+            )
+            self._bid, self._ask = self._bid._replace(scale=scale), self._ask._replace(scale=scale)
+            self._scaled = True
 
     def _make_room(self, bid: Levels, ask: Levels, row: int) -> None:
         self._bid = grown(self._bid, int(bid.offsets[row + 1] - bid.offsets[row]))
@@ -255,6 +286,7 @@ class Kernel:
 
     def apply(self, bid: Levels, ask: Levels, first: int, last: int) -> None:
         """Apply events `first` to `last` (excluded), each wholly."""
+        self._scale(bid, ask)
         times = np.zeros(last, np.int64)
         row = first
         views = _viewed(bid), _viewed(ask)
@@ -270,6 +302,7 @@ class Kernel:
         times: when each event counts, never falling. final: no events follow these, so that all moments are answered.
         Returns the next event and the next moment.
         """
+        self._scale(bid, ask)
         views = _viewed(bid), _viewed(ask)
         out = into[:4]
         depth = into.bid_prices.shape[1]
