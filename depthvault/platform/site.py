@@ -17,8 +17,9 @@ from depthvault.errors import PlatformError
 from depthvault.platform.ports import Ports
 from depthvault.platform.secrets import SecretFolder
 
-# A unix socket's path fits in 108 bytes on Linux, with its closing zero.
-SOCKET_PATH_BYTES = 107
+# A unix socket's path fits in 108 bytes on Linux, with its closing zero; supervisord first binds it with its process id
+# added, and then renames it.
+SOCKET_PATH_BYTES = 107 - len(".4194304")
 MARK = "DEPTHVAULT_RUN"
 """Stands in the environment of every process of a platform, with its run folder: so orphans can be found."""
 

@@ -209,3 +209,14 @@ def test_a_program_that_gives_up_is_named_with_its_last_words(tmp_path: Path) ->
         assert "--no-such-option" in caught.value.log_tail
     finally:
         stop(site, QUIET)
+
+
+def test_a_data_dir_of_any_depth_gets_a_socket_that_supervisord_can_bind(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    for folder in (deep, *deep.parents):
+        socket_path = site_in(folder).socket
+        assert len(os.fsencode(f"{socket_path}.4194304")) <= 107
+    site = site_in(deep)
+    site.prepare()
+    assert site.socket.parent.stat().st_mode & 0o077 == 0
+    site.socket.parent.rmdir()
