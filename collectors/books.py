@@ -21,6 +21,7 @@ FIRST_EVENT_WAIT_NS = 5_000_000_000  # a book whose stream is silent so long aft
 RETRY_FIRST_NS = 1_000_000_000
 RETRY_LONGEST_NS = 60_000_000_000
 IN_BAND_WAIT_NS = 10_000_000_000  # a subscription that brought no whole book in this time is made again
+_EVER_NS = 1 << 62
 SCAN_INTERVAL = 0.1
 CONCURRENCY = 4
 
@@ -78,6 +79,12 @@ class Books:
         for stream in streams:
             if stream.channel == "depth_diff" and (book := self.books.get(stream.symbol)) is not None:
                 book.sync.interrupted()
+
+    def give_up_waiting(self) -> None:
+        """Declare the gaps that are still open: nothing more will come."""
+        for symbol in list(self._open):
+            if (change := self.books[symbol].sync.due(_EVER_NS)) is not None:
+                self._apply(self.books[symbol], change)
 
     def states(self) -> dict[State, int]:
         """How many books stand where."""

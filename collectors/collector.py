@@ -190,6 +190,7 @@ class Collector:
                 task.cancel()
             await asyncio.gather(*tasks[1:], return_exceptions=True)
             await self.feed.close("stop")
+            self.books.give_up_waiting()
             tasks[0].cancel()
             await asyncio.gather(tasks[0], return_exceptions=True)
 

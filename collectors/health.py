@@ -75,7 +75,7 @@ class Health:
         slots = collector.feed.slots
         if down := sum(not slot.connections for slot in slots):
             found.append(f"{down} of {len(slots)} connections are down")
-        last = max((c.last_ns for slot in slots for c in slot.connections), default=0) or self._started_ns
+        last = max((state.last_ns for state in collector.recorder.states.values()), default=0) or self._started_ns
         if now - last > _QUIET_NS:
             found.append(f"no frame for {(now - last) / 1e9:.0f} s")
         return found

@@ -206,3 +206,15 @@ async def test_notice_of_a_listing_is_acted_on_at_once(tmp_path: Path) -> None:
             sim.control.fault(venue, "list", symbol="NEWUSDT")
             await until(lambda: "NEWUSDT" in collector.universe.symbols, "the new symbol is chosen")
             await until(lambda: collector.books.states()["live"] == 4, "its book is seeded")
+
+
+async def test_gap_that_is_open_at_the_stop_is_declared(tmp_path: Path) -> None:
+    venue = "binance_futures"
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, venue, tmp_path / "data", resync_grace="1h")
+        async with collecting(config, venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+            sim.control.fault(venue, "drop", stream="btcusdt@depth@100ms")
+            await until(lambda: collector.books.states()["gap"] == 1, "the gap is open")
+        (gap,) = events(journal_rows(tmp_path / "data", venue), "gap")
+        assert gap["symbol"] == "BTCUSDT"
