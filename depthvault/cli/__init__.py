@@ -10,7 +10,7 @@ import sys
 import typer
 
 import depthvault
-from depthvault.cli import archive, platform, query, recording
+from depthvault.cli import archive, platform, query, recording, research
 from depthvault.cli.options import console, errors
 from depthvault.errors import ConfigError, DepthvaultError, UsageError
 
@@ -40,6 +40,7 @@ platform.register(app)
 recording.register(app)
 archive.register(app)
 query.register(app)
+research.register(app)
 
 
 _SPREADING = ("--exchanges", "--symbols")
