@@ -22,7 +22,7 @@ from plugins.schedules import config
 
 if TYPE_CHECKING:
     from depthvault.archive.manifest import ArchiveState
-    from depthvault.report.day import Day
+    from depthvault.report.day import ChannelDay, Day
 
 PREFIX = "/depthvault"
 
@@ -86,12 +86,13 @@ def overview(asked: Asked = None) -> HTMLResponse:
     if day.date < now.date():
         links.append(_link("day after →", ".", date=day.date + timedelta(days=1)))
         links.append(_link("today", "."))
-    channels = [
-        _link(f"{one.exchange} {one.channel}", "symbols", exchange=one.exchange, channel=one.channel, date=day.date)
-        for one in day.channels
-    ]
-    symbols = f"<details><summary>Symbols of a channel</summary>{'<br>'.join(channels)}</details>" if channels else ""
-    return _answer(html_report(day, f"<nav>{''.join(links)}{symbols}</nav>"))
+
+    def name(one: ChannelDay) -> str:
+        return _link(
+            f"{one.exchange} {one.channel}", "symbols", exchange=one.exchange, channel=one.channel, date=day.date
+        )
+
+    return _answer(html_report(day, f"<nav>{''.join(links)}</nav>", name))
 
 
 @app.get("/symbols")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from depthvault.durations import format_duration
@@ -27,7 +27,7 @@ p{margin:6px 0}.quiet{color:#667085}
 vertical-align:4px;margin-left:10px}
 .complete{background:#d5f0de;color:#14532d}.degraded{background:#fdeccd;color:#7a4100}
 .incomplete,.empty{background:#fbd9d5;color:#8c1d12}
-.cards{width:100%;border-collapse:separate;border-spacing:10px 0;margin:20px -10px 0;table-layout:fixed}
+.cards{width:calc(100% + 20px);border-collapse:separate;border-spacing:10px 0;margin:20px -10px 0;table-layout:fixed}
 .cards td{background:#fff;border:1px solid #e3e6eb;border-radius:10px;padding:12px 14px;vertical-align:top}
 .cards b{display:block;font-size:21px;line-height:1.3;font-weight:650;white-space:nowrap}
 .box{background:#fff;border:1px solid #e3e6eb;border-radius:10px;padding:4px 14px 8px;overflow-x:auto}
@@ -58,8 +58,13 @@ def page(title: str, body: str) -> str:
     )
 
 
-def html_report(day: Day, before: str = "") -> str:
-    """The whole page. `before`: HTML above the heading."""
+def channel_name(one: ChannelDay) -> str:
+    """How a channel is named in the heat table (HTML)."""
+    return f'<span class="quiet">{escape(one.exchange)}</span> {escape(one.channel)}'
+
+
+def html_report(day: Day, before: str = "", name: Callable[[ChannelDay], str] = channel_name) -> str:
+    """The whole page. `before`: HTML above the heading; `name`: HTML that names a channel in the heat table."""
     so_far = "" if day.is_over else ' <span class="quiet">so far</span>'
     head = (
         f'<h1>{day.date:%A, %-d %B %Y}{so_far}<span class="badge {day.verdict}">{_verdict_word(day)}</span></h1>'
@@ -67,7 +72,7 @@ def html_report(day: Day, before: str = "") -> str:
         f"Archive period {format_duration(day.period)}. {VERDICTS[day.verdict].capitalize()}.</p>"
     )
     body = "".join(
-        (head, _cards(day), _heat(day), _channels(day), _gaps(day), _failures(day), _worst(day), _storage(day))
+        (head, _cards(day), _heat(day, name), _channels(day), _gaps(day), _failures(day), _worst(day), _storage(day))
     )
     return page(f"Depthvault {day.date}", before + body)
 
@@ -100,10 +105,10 @@ def _tone(cell: Cell) -> str:
     return f"{tone} marked" if cell.condition == "degraded" else tone
 
 
-def _heat(day: Day) -> str:
+def _heat(day: Day, name: Callable[[ChannelDay], str]) -> str:
     if not day.channels:
         return ""
-    return f"<h2>Coverage by hour</h2>{heat_table((_name(one), one.hours) for one in day.channels)}"
+    return f"<h2>Coverage by hour</h2>{heat_table((name(one), one.hours) for one in day.channels)}"
 
 
 def heat_table(rows: Iterable[tuple[str, Sequence[Cell]]]) -> str:
@@ -132,10 +137,6 @@ def _heat_cell(cell: Cell, hour: int) -> str:
     elif cell.share is not None and cell.share < 0.99:
         shown = f"{int(cell.share * 100)}"
     return f'<td class="c {_tone(cell)}" title="{said}">{shown}</td>'
-
-
-def _name(one: ChannelDay) -> str:
-    return f'<span class="quiet">{escape(one.exchange)}</span> {escape(one.channel)}'
 
 
 def _table(header: Iterable[tuple[str, bool]], rows: Iterable[str]) -> str:

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 MARK = "RESULT "
+SIMPLE_AUTH = "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
 
 _LOAD = """
 import json, sys
@@ -59,8 +68,8 @@ class ScratchAirflow:
     config: Path | None = None
 
     def environment(self) -> dict[str, str]:
-        secrets = ("R2_", "TELEGRAM_", "SMTP_", "AIRFLOW", "DEPTHVAULT_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(secrets)}
+        hidden = ("R2_", "TELEGRAM_", "SMTP_", "AIRFLOW", "DEPTHVAULT_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
         kept |= {
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
@@ -89,6 +98,43 @@ class ScratchAirflow:
         """Run DAGs (`id` or `id {conf}`), one after the other; their outcomes and everything that was said."""
         output = self._python(_RUN, str(ROOT / "dags"), *dags)
         return json.loads(output.rpartition(MARK)[2].splitlines()[0]), output
+
+    @contextmanager
+    def served(self, user: str, password: str) -> Iterator[str]:
+        """The API server with one admin, on a port of its own; yields its address."""
+        (self.home / "passwords.json").write_text(json.dumps({user: password}))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        environment = self.environment() | {
+            "AIRFLOW__CORE__AUTH_MANAGER": SIMPLE_AUTH,
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{user}:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64),
+        }
+        command = [str(Path(sys.executable).parent / "airflow"), "api-server", "--host", "127.0.0.1", "--workers", "1"]
+        with (self.home / "api-server.log").open("wb") as log:
+            server = subprocess.Popen(
+                [*command, "--port", str(port)], env=environment, cwd=self.home, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            self._wait(f"http://127.0.0.1:{port}/api/v2/monitor/health", server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(30)
+
+    def _wait(self, url: str, server: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + 150
+        while time.monotonic() < deadline and server.poll() is None:
+            try:
+                urllib.request.urlopen(url, timeout=5).close()
+            except (OSError, urllib.error.URLError):
+                time.sleep(0.3)
+            else:
+                return
+        raise AssertionError((self.home / "api-server.log").read_text()[-3000:])
 
     def _result(self, code: str, *arguments: str) -> Any:
         return json.loads(self._python(code, *arguments).rpartition(MARK)[2].splitlines()[0])

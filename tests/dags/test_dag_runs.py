@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import secrets
 import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +43,7 @@ class Ran:
     archive_after_first: dict[str, str]
     archive_after_second: dict[str, str]
     periods: list[str]
+    airflow: ScratchAirflow
 
     def outcome(self, dag: str) -> dict[str, Any]:
         return next(outcome for outcome in self.outcomes if outcome["dag"] == dag)
@@ -93,7 +99,7 @@ async def run_everything(folder: Path) -> Ran:
             "symbol_universe",
             f'daily_report {{"date": "{today}"}}',
         )
-    return Ran(config, first + second, said + more, archive, tree(config.layout.archive), periods)
+    return Ran(config, first + second, said + more, archive, tree(config.layout.archive), periods, airflow)
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +160,54 @@ def test_every_task_says_what_it_did_in_a_line(ran: Ran) -> None:
 def test_the_report_lies_in_its_folder(ran: Ran) -> None:
     (page,) = ran.config.layout.reports.glob("*/report.html")
     assert "depth_snapshot" in page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def site(ran: Ran) -> Iterator[tuple[str, str]]:
+    """The address of a running web UI, and a token of its admin."""
+    password = secrets.token_urlsafe(12)
+    with ran.airflow.served("reader", password) as url:
+        body = json.dumps({"username": "reader", "password": password}).encode()
+        request = urllib.request.Request(f"{url}/auth/token", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            yield url, json.load(answer)["access_token"]
+
+
+def get(url: str, token: str | None) -> tuple[int, str, dict[str, str]]:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
+            return answer.status, answer.read().decode(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), dict(error.headers)
+
+
+@pytest.mark.parametrize("path", ["", "symbols?exchange=binance_spot&channel=depth_snapshot", "docs", "openapi.json"])
+@pytest.mark.parametrize("token", [None, "forged"])
+def test_the_pages_are_closed_to_strangers(path: str, token: str | None, site: tuple[str, str]) -> None:
+    status, text, _ = get(f"{site[0]}/depthvault/{path}", token)
+    assert status in {401, 403, 404}
+    assert "binance" not in text
+
+
+def test_the_pages_show_the_archive_to_a_reader_without_any_script(ran: Ran, site: tuple[str, str]) -> None:
+    url, token = site
+    date = f"{ran.periods[0][:4]}-{ran.periods[0][4:6]}-{ran.periods[0][6:8]}"
+    status, text, headers = get(f"{url}/depthvault/?date={date}", token)
+    assert status == 200
+    assert "binance_spot depth_snapshot" in text
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "<script" not in text
+    status, text, _ = get(f"{url}/depthvault/symbols?exchange=binance_spot&channel=depth_snapshot&date={date}", token)
+    assert status == 200
+    assert "BTCUSDT" in text
+    assert "2 symbols" in text
+    assert get(f"{url}/depthvault/?date=nonsense", token)[0] == 422
+
+
+def test_the_navigation_has_an_entry(site: tuple[str, str]) -> None:
+    url, token = site
+    status, text, _ = get(f"{url}/api/v2/plugins", token)
+    assert status == 200
+    (plugin,) = (one for one in json.loads(text)["plugins"] if one["name"] == "depthvault")
+    assert plugin["external_views"][0]["url_route"] == "archive-coverage"
