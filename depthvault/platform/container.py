@@ -137,7 +137,7 @@ def healthy(what: str) -> None:
     site = current()
     checks: dict[str, Callable[[], bool]] = {
         "postgres": lambda: postgres.is_ready(site.ports.get("postgres")),
-        "s3": lambda: s3_server.is_ready(site.store_url),
+        "s3": lambda: s3_server.is_ready(site),
         "simulator": lambda: control.listens(site.ports.get("simulator")),
         "airflow": lambda: set(airflow_api.api(site).health().values()) == {"healthy"},
         "recorder": lambda: (

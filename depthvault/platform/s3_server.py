@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from depthvault.config import load_config
@@ -40,15 +38,22 @@ def server_command(site: Site, data: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def is_ready(url: str) -> bool:
-    """Whether the server answers; without keys a refusal is the right answer."""
+def is_ready(site: Site) -> bool:
+    """Whether the server answers a request that is signed with the generated keys: it listens before it knows them."""
+    import boto3  # takes a third of a second, and the program that becomes the server does not need it
+    from botocore.config import Config as ClientConfig
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    options = ClientConfig(connect_timeout=2, read_timeout=2, retries={"max_attempts": 0})
+    client = boto3.client(
+        "s3", endpoint_url=site.store_url, region_name="auto", config=options,
+        aws_access_key_id=site.secrets.read("s3_access_key"), aws_secret_access_key=site.secrets.read("s3_secret_key"),
+    )  # fmt: skip
     try:
-        with urllib.request.urlopen(f"{url}/{BUCKET}", timeout=2):  # noqa: S310 - our own http address
-            return True
-    except urllib.error.HTTPError as error:
-        return error.code == 403
-    except OSError:
+        client.head_bucket(Bucket=BUCKET)
+    except (BotoCoreError, ClientError):
         return False
+    return True
 
 
 def main() -> None:

@@ -224,7 +224,7 @@ def _start_programs(site: Site, supervisor: Supervisor, steps: Steps, parts: fro
     ports: Ports = site.ports
     if "airflow" in parts:
         wait("PostgreSQL", "postgres", lambda: postgres.is_ready(ports.get("postgres")))
-    wait("S3 server", "s3", lambda: s3_server.is_ready(site.store_url))
+    wait("S3 server", "s3", lambda: s3_server.is_ready(site))
     wait("exchange simulator", "simulator", lambda: control.listens(ports.get("simulator")))
     for name in wanted:
         if name.startswith("collector-"):

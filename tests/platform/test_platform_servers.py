@@ -47,7 +47,7 @@ def launch(site: Site) -> Supervisor:
     up._write(site)
     supervisor = up._launch(site, frozenset({"airflow"}), None)
     supervisor.wait_running(["postgres"], 30, lambda: postgres.is_ready(site.ports.get("postgres")))
-    supervisor.wait_running(["s3"], 30, lambda: s3_server.is_ready(site.store_url))
+    supervisor.wait_running(["s3"], 30, lambda: s3_server.is_ready(site))
     return supervisor
 
 
@@ -156,7 +156,7 @@ def test_a_server_that_is_killed_comes_back_with_its_data(site: Site) -> None:
     before = {program.name: program.pid for program in supervisor.programs()}
     os.kill(before["s3"] or 0, signal.SIGKILL)
     until(lambda: {p.name: p.pid for p in supervisor.programs()}["s3"] not in {before["s3"], None})
-    supervisor.wait_running(["s3"], 30, lambda: s3_server.is_ready(site.store_url))
+    supervisor.wait_running(["s3"], 30, lambda: s3_server.is_ready(site))
     keys = site.demo_store()
     store = client(site, keys["R2_ACCESS_KEY_ID"], keys["R2_SECRET_ACCESS_KEY"])
     assert store.list_objects_v2(Bucket=keys["R2_BUCKET_NAME"])["ResponseMetadata"]["HTTPStatusCode"] == 200
@@ -204,7 +204,7 @@ def test_a_program_that_gives_up_is_named_with_its_last_words(tmp_path: Path) ->
     supervisor = up._launch(site, frozenset(), "--no-such-option")
     try:
         with pytest.raises(control.ProgramFailedError) as caught:
-            supervisor.wait_running(["simulator"], 60)
+            supervisor.wait_running(["simulator"], 20, lambda: False)
         assert caught.value.program == "simulator"
         assert "--no-such-option" in caught.value.log_tail
     finally:
