@@ -127,6 +127,8 @@ class Collector:
             self._stop_reason = type(error).__name__
             raise
         finally:
+            self._alarms.tell("stop", f"recording ends: {self._stop_reason}")
+            await asyncio.to_thread(self._alarms.flush)
             await asyncio.to_thread(self.journal.close, self._stop_reason)
 
     async def _record(self, duration: float | None) -> None:

@@ -20,6 +20,7 @@ from depthvault.rest.weight import Priority
 LOG = logging.getLogger("depthvault.collector")
 
 NOTICE_SETTLE = 2.0  # seconds: notices come in bursts, and sometimes before the catalogue
+FIRST_WAIT = 5.0
 RETRY = (1.0, 60.0)
 VOLUME_EVERY = 12  # volumes are asked for at every so many refreshes of the catalogue: they are heavy and change slowly
 
@@ -74,7 +75,9 @@ class Listings:
                 pass
 
     async def _ask_catalogue(self) -> list[Instrument]:
-        answer = await self.client.get(self.exchange.catalogue_request(), Priority.CATALOGUE)
+        # A ban may last for days: without any symbols yet, do not wait for its end but begin with what is known.
+        max_wait = None if self.universe.symbols else FIRST_WAIT
+        answer = await self.client.get(self.exchange.catalogue_request(), Priority.CATALOGUE, max_wait=max_wait)
         listed = self.exchange.parse_catalogue(answer.body)
         self.recorder.journal.set_catalogue(
             answer.request.line, answer.body, answer.sent_wall_ns, answer.received_wall_ns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from aiohttp import web
 
 from collectors.collector import Collector
 from depthvault.errors import ReconnectsExhaustedError, RestrictedError
+from depthvault.exchanges.binance_spot import BinanceSpot
+from depthvault.rest.client import RestClient
+from depthvault.rest.weight import WeightBudget
 from simulator.testing import running
 from tests.collectors.session import (
     caught_up,
@@ -302,3 +306,16 @@ async def test_connection_that_cannot_be_replaced_yet_goes_on(tmp_path: Path) ->
         rows = journal_rows(tmp_path / "data", venue)
         for stream in collector.recorder.states:
             assert missing_and_doubled(frames(rows, stream), truth_of(sim, venue, stream))[0] == []
+
+
+async def test_streams_begin_under_a_ban_that_stands_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venue = "binance_spot"
+    monkeypatch.setattr("collectors.listings.FIRST_WAIT", 0.1)
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, venue, tmp_path / "data", symbols=("BTCUSDT",))
+        budget = WeightBudget(config.layout.run / "weight.sqlite")
+        budget.ban(RestClient(BinanceSpot(config.exchanges[venue]), budget).host, time.time_ns() + 10**12, "HTTP 418")
+        async with collecting(config, venue) as collector, ticking(sim):
+            await until(lambda: collector.recorder.counters.frames > 20, "frames are recorded")
+        assert sim.truth().rest(venue) == [], "nothing was asked under the ban"
+        assert [each["what"] for each in events(journal_rows(tmp_path / "data", venue), "banned")][:1] == ["catalogue"]

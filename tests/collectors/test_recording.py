@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from collectors.universe import Shard
 from simulator.testing import running
 from tests.collectors.session import (
     caught_up,
@@ -218,3 +219,37 @@ async def test_gap_that_is_open_at_the_stop_is_declared(tmp_path: Path) -> None:
             await until(lambda: collector.books.states()["gap"] == 1, "the gap is open")
         (gap,) = events(journal_rows(tmp_path / "data", venue), "gap")
         assert gap["symbol"] == "BTCUSDT"
+
+
+async def test_shards_record_disjoint_parts_that_make_the_whole(tmp_path: Path) -> None:
+    venue = "binance_futures"
+    async with running(simulated(tmp_path, symbols=8)) as sim:
+        config = configuration(sim, venue, tmp_path / "data", channels=("depth_diff", "liquidation"))
+        async with (
+            collecting(config, venue, shard=Shard(0, 2)) as first,
+            collecting(config, venue, shard=Shard(1, 2)) as second,
+            ticking(sim),
+        ):
+            await until(lambda: first.books.states()["live"] + second.books.states()["live"] == 8, "all books are live")
+            parts = [set(each.universe.symbols) for each in (first, second)]
+            assert len(parts[0] | parts[1]) == 8
+            assert not parts[0] & parts[1]
+            market = [
+                [s.stream.name for s in each.recorder.states.values() if not s.stream.symbol]
+                for each in (first, second)
+            ]
+            assert market == [["!forceOrder@arr"], []], "a stream of the whole market is recorded once"
+        for index, part in enumerate(parts):
+            rows = journal_rows(tmp_path / "data", venue, f"a.{index}-of-2")
+            recorded = {row.stream.partition("@")[0] for row in rows if row.kind == "frame" and "@depth" in row.stream}
+            assert recorded == {symbol.lower() for symbol in part}
+
+
+async def test_connections_hold_no_more_symbols_than_configured(tmp_path: Path) -> None:
+    venue = "binance_futures"
+    async with running(simulated(tmp_path, symbols=8)) as sim:
+        config = configuration(sim, venue, tmp_path / "data", symbols_per_connection=3)
+        async with collecting(config, venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 8, "all books are live")
+            sizes = sorted((slot.route, len(slot.symbols)) for slot in collector.feed.slots)
+            assert sizes == [(route, size) for route in ("market", "public") for size in (2, 3, 3)]
