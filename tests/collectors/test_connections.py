@@ -318,4 +318,4 @@ async def test_streams_begin_under_a_ban_that_stands_already(tmp_path: Path, mon
         async with collecting(config, venue) as collector, ticking(sim):
             await until(lambda: collector.recorder.counters.frames > 20, "frames are recorded")
         assert sim.truth().rest(venue) == [], "nothing was asked under the ban"
-        assert [each["what"] for each in events(journal_rows(tmp_path / "data", venue), "banned")][:1] == ["catalogue"]
+        assert "catalogue" in [each["what"] for each in events(journal_rows(tmp_path / "data", venue), "banned")]
