@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -26,9 +26,11 @@ from depthvault.book.events import Snapshot, chain_of, levels_of
 from depthvault.exchanges.base import Exchange
 from depthvault.layout import Layout
 from depthvault.period import Period
-from depthvault.quality.audit import Audited, audit
 from depthvault.quality.coverage import quality_table
 from depthvault.schemas import CHANNELS
+
+if TYPE_CHECKING:
+    from depthvault.quality.audit import Audited
 
 BOOK_CHANNELS = frozenset({"depth_diff", "depth_snapshot"})
 """What the audit reads."""
@@ -138,6 +140,8 @@ class _Sources:
             snapshots = self._seeds(symbol, after)
             if len(snapshots) < 2:
                 continue
+            from depthvault.quality.audit import audit  # loads the compiler: only where there is something to judge
+
             table = self._events(symbol, snapshots[0].update_id)
             for outcome in audit(snapshots, chain_of(table), levels_of(table, "bid"), levels_of(table, "ask"), after):
                 yield symbol, outcome

@@ -66,12 +66,17 @@ def _symbol_range(file: pq.ParquetFile, group: int) -> tuple[str, str] | None:
     return (statistics.min, statistics.max) if statistics is not None and statistics.has_min_max else None
 
 
+def _joined(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    """The parts as one table of single chunks. `parts` is emptied, so that only one column is held twice at a time."""
+    chunks = {name: [chunk for part in parts for chunk in part.column(name).chunks] for name in schema.names}
+    parts.clear()
+    return pa.table([pa.concat_arrays(chunks.pop(name)) for name in schema.names], schema=schema.remove_metadata())
+
+
 def by_symbol(paths: Sequence[Path], schema: pa.Schema, limit: int = BATCH_BYTES) -> Iterator[tuple[str, pa.Table]]:
     """Each symbol, ascending, with all of its rows: files in the order given, rows in their order in the file."""
     for batch in _batches(_sizes(paths), limit):
-        parts = [part for path in paths for part in _rows_of(path, batch, schema)]
-        table = pa.concat_tables(parts).combine_chunks()
-        del parts
+        table = _joined([part for path in paths for part in _rows_of(path, batch, schema)], schema)
         encoded = column(table, "symbol").dictionary_encode()
         indices = encoded.indices.to_numpy(zero_copy_only=False)
         order = np.argsort(indices, kind="stable")
