@@ -17,6 +17,13 @@ class Period(TypedDict):
     period: str
 
 
+class Day(TypedDict):
+    """A venue and a day (`YYYY-MM-DD`), as it travels between tasks."""
+
+    exchange: str
+    date: str
+
+
 def find_hours() -> list[Period]:
     """The oldest period of each venue that every writer has sealed and that the archive does not hold yet.
 
@@ -118,6 +125,39 @@ def publish(period: Period) -> str:
     line = f"{unit}: {len(done.entries)} channels published" + (f": {numbers}" if numbers else "")
     if done.skipped:
         line += f"; published by another worker before: {', '.join(done.skipped)}"
+    _say(line)
+    return line
+
+
+def find_days() -> list[Day]:
+    """The venues and days whose periods can become one file a symbol: over, settled, and nothing of them pending."""
+    from datetime import UTC, datetime
+
+    from depthvault.archive.rollup import rollable_days
+
+    settings = config()
+    days = rollable_days(settings.layout, settings, datetime.now(UTC))
+    _say(f"{len(days)} days can be rolled up: {', '.join(f'{name} {day}' for name, day in days[:10]) or 'none'}")
+    return [Day(exchange=name, date=day.isoformat()) for name, day in days]
+
+
+def roll_up(day: Day) -> str:
+    """Write one file a symbol of the day's periods, prove it equal, and supersede the periods' files."""
+    from datetime import date
+
+    from depthvault.archive.rollup import daily_rollup
+    from depthvault.config import Secrets
+
+    settings = config()
+    done = daily_rollup(settings.layout, settings, Secrets(), day["exchange"], date.fromisoformat(day["date"]))
+    files = sum(len(entry.add) for entry in done.entries)
+    size = sum(file.bytes for entry in done.entries for file in entry.add)
+    replaced = sum(len(entry.remove) for entry in done.entries)
+    line = (
+        f"{day['exchange']} {day['date']}: {files} files ({size} bytes) in place of {replaced}, every row proved equal"
+    )
+    if not done.entries:
+        line = f"{day['exchange']} {day['date']}: is rolled up already"
     _say(line)
     return line
 

@@ -229,11 +229,8 @@ def _add(one: ChannelDay, entry: Entry, layout: Layout, state: ArchiveState) -> 
     one.duplicates += entry.counts.duplicates
     one.conflicts += entry.counts.conflicts
     one.rejected += entry.counts.rejected
-    for file in state.files_of(entry.unit):
-        one.bytes += file.bytes
-        if file.table == entry.channel:
-            one.rows += file.rows
-            one.symbols |= set(file.symbols)
+    one.rows += entry.counts.rows  # counts stay when the roll-up takes the file itself into the day's
+    one.bytes += sum(file.bytes for file in entry.add)
 
 
 def _expectation(text: str) -> str:

@@ -20,6 +20,7 @@ SCHEDULES = {
     "open_interest": "*/5 * * * *",
     "symbol_universe": "7 0 * * *",
     "daily_report": "40 0 * * *",
+    "daily_rollup": "10 3 * * *",
     "airflow_housekeeping": "23 3 * * *",
 }
 
