@@ -78,6 +78,7 @@ async def bare(port: int, total: int, parts: list[list[str]]) -> None:
 async def collector(port: int, total: int, channels: list[str], speed: str) -> None:
     """The whole collector, with its journal on disk."""
     from collectors.collector import Collector
+    from depthvault.book.sync import State
     from depthvault.config import Config
 
     with tempfile.TemporaryDirectory(prefix="depthvault-bench-") as folder:
@@ -109,7 +110,7 @@ async def collector(port: int, total: int, channels: list[str], speed: str) -> N
         await asyncio.to_thread(running.journal.fsync)
         cpu, wall = _cpu() - cpu, time.perf_counter() - wall
         counters = running.recorder.counters
-        live = running.books.states()["live"]
+        live = running.books.states()[State.LIVE]
         running.stop("benchmark")
         await task
         journal = sum(path.stat().st_size for path in Path(folder).glob("journal/**/*.journal"))  # noqa: ASYNC240
