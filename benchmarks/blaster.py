@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -223,14 +224,14 @@ class Blaster:
         if "time" in path:
             return json.dumps({"serverTime": time.time_ns() // 1_000_000}).encode()
         filters = [{"filterType": "PRICE_FILTER", "tickSize": "0.10"}, {"filterType": "LOT_SIZE", "stepSize": "0.001"}]
-        rows = [
+        listed: list[dict[str, Any]] = [
             {
                 "symbol": symbol, "status": "TRADING", "contractType": "PERPETUAL", "baseAsset": symbol[:-4],
                 "quoteAsset": "USDT", "onboardDate": 1_567_965_300_000, "filters": filters,
             }
             for symbol in self.source.symbols
         ]  # fmt: skip
-        return json.dumps({"symbols": rows}).encode()
+        return json.dumps({"symbols": listed}).encode()
 
 
 def main(arguments: list[str]) -> None:
