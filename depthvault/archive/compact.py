@@ -30,7 +30,6 @@ from depthvault.exchanges import exchange as exchange_named
 from depthvault.exchanges.base import Exchange
 from depthvault.layout import Layout
 from depthvault.period import Period
-from depthvault.polls import published_cadence
 from depthvault.quality.coverage import (
     Listening,
 )
@@ -135,6 +134,8 @@ def _cadence(channel: str, venue: Exchange, layout: Layout, inputs: ChannelInput
     Snapshots rotate over the symbols within the weight budget: their cadence is the published one.
     """
     if channel == "depth_snapshot":
+        from depthvault.polls.rotation import published_cadence  # brings the HTTP client with it
+
         paths = [layout.root / source.path for source in inputs.live]
         symbols = {name for path in paths for name in pc.unique(pq.read_table(path, columns=["symbol"])[0]).to_pylist()}
         return int(published_cadence(venue, len(symbols)).total_seconds() * 1e9)
