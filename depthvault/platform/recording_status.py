@@ -20,23 +20,26 @@ STALE_SECONDS = 10.0
 
 
 def collectors_table(config: Config) -> Table | None:
-    """One row a running collector; None when there is none."""
+    """One row a running collector (`breaks`: connections lost), its troubles below; None when there is none."""
     rows = [figures for path in sorted((config.layout.run / "collectors").glob("*.json")) if (figures := _read(path))]
     if not rows:
         return None
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for heading in ("collector", "symbols", "frames/s", "lag", "gaps", "reconnects", "buffer", "memory", "CPU"):
+    for heading in ("collector", "symbols", "frames/s", "lag", "gaps", "breaks", "memory", "CPU"):
         table.add_column(heading, justify="left" if heading == "collector" else "right", no_wrap=True)
-    table.add_column("", overflow="fold")
+    troubled = []
     for row in rows:
         age = time.time() - row["updated_ns"] / 1e9
         problems = "; ".join(row["problems"]) or ("" if age < STALE_SECONDS else f"said nothing for {age:.0f} s")
         table.add_row(
             f"{row['exchange']} {row['writer']}", str(row["symbols"]), f"{row['frames_per_second']:,.0f}",
             f"{row['lag_ms']:,.0f} ms", f"[bold red]{row['gaps']}[/]" if row["gaps"] else "0", str(row["disconnects"]),
-            f"{row['buffered_rows']:,}", size(row["rss_bytes"]),
-            f"{100 * row['cpu_s'] / max(row['uptime_s'], 1):.0f} %", f"[red]{problems}[/]" if problems else "",
+            size(row["rss_bytes"]), f"{100 * row['cpu_s'] / max(row['uptime_s'], 1):.0f} %",
         )  # fmt: skip
+        if problems:
+            troubled.append(f"{row['exchange']} {row['writer']}: {problems}")
+    table.caption = "\n".join(troubled) or None
+    table.caption_style, table.caption_justify = "red", "left"
     return table
 
 
