@@ -70,16 +70,22 @@ def publish_day(layout: Layout, symbols: int, rows: int) -> None:
                 low.append(received[0].as_py())
                 high.append(received[-1].as_py())
                 spans[table.column("symbol")[0].as_py()] = SymbolSpan(rows, low[-1], high[-1], (symbol, symbol + 1))
-        size = path.stat().st_size
         file = ArchiveFile(
-            key, sha256_file(path), size, rows * symbols, "", "trade", min(low), max(high), symbols=spans
+            key, sha256_file(path), path.stat().st_size, rows * symbols, "", "trade", min(low), max(high), symbols=spans
         )
-        entry = Entry(hour + 1, previous, "hour", VENUE, "trade", period.label, 60, 1, "", "bench", "bench", 1, {}, [],
-                      [file], [], Counts())  # fmt: skip
-        data = encode(entry)
-        layout.manifests.mkdir(parents=True, exist_ok=True)
-        layout.manifest(hour + 1).write_bytes(data)
-        previous = digest(data)
+        previous = publish(layout, hour + 1, previous, VENUE, file, period)
+
+
+def publish(layout: Layout, number: int, previous: str | None, exchange: str, file: ArchiveFile, period: Period) -> str:
+    """Write the manifest that adds `file`; returns its digest."""
+    entry = Entry(
+        number, previous, "hour", exchange, file.table, period.label, 60, 1, "", "bench", "bench", 1, {}, [], [file],
+        [], Counts(),
+    )  # fmt: skip
+    data = encode(entry)
+    layout.manifests.mkdir(parents=True, exist_ok=True)
+    layout.manifest(number).write_bytes(data)
+    return digest(data)
 
 
 def read_bytes() -> int:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from depthvault.book.events import Flags, Floats, Integers, levels_of
 from depthvault.book.reconstruct import Book, book
-from depthvault.book.seeds import CHAIN_COLUMNS, LEVEL_COLUMNS, Archive, diffs, microseconds, stretches
+from depthvault.book.seeds import LEVEL_COLUMNS, Archive, events, microseconds, stretches
 from depthvault.clock import datetime_from_ns
 
 
@@ -45,10 +45,9 @@ def changes(archive: Archive, exchange: str, symbol: str, start: datetime, end: 
         begins = datetime_from_ns(stretch.start * 1000)
         whole = book(archive, exchange, symbol, begins, stretch.seed)
         yield _whole(whole, stretch.start)
-        columns = f"event_time, transaction_time, {CHAIN_COLUMNS}, {LEVEL_COLUMNS}"
-        query = diffs(exchange, symbol, stretch.seed, stretch.end - 1, columns)
+        columns = ("event_time", "transaction_time", *LEVEL_COLUMNS)
         counted = stretch.start
-        for batch in archive.arrow(query):
+        for batch in events(archive, exchange, symbol, stretch.seed, stretch.end - 1, columns):
             # An event counts when it and all before it had been received; those that `whole` holds are left out.
             received = batch.column("received_time").cast(pa.int64()).to_numpy(zero_copy_only=False)
             fresh = received > stretch.start

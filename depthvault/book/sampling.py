@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from depthvault.book.events import Chain, Flags, Floats, Integers, Levels, Snapshot, chain_of, levels_of
-from depthvault.book.seeds import CHAIN_COLUMNS, LEVEL_COLUMNS, Archive, Stretch, diffs, microseconds, stretches
+from depthvault.book.seeds import LEVEL_COLUMNS, Archive, Stretch, events, microseconds, stretches
 from depthvault.errors import UsageError
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ def _walk(
 
     kernel = Kernel(depth)
     kernel.apply(*seed.levels(), 0, 1)
-    reader = _with_rows(
-        archive.arrow(diffs(exchange, symbol, seed, int(moments[-1]), f"{CHAIN_COLUMNS}, {LEVEL_COLUMNS}"))
-    )
+    reader = events(archive, exchange, symbol, seed, int(moments[-1]), LEVEL_COLUMNS)
     last_id, received = seed.update_id, seed.received
     batch = next(reader, None)
     chain, counted, row = _counted(batch, received)
@@ -103,10 +101,6 @@ def _walk(
                 chain, counted, row = _counted(batch, received)
         broken = np.zeros(asked.size, np.bool_) if stretch.broken is None else asked >= stretch.broken
         yield _as_batch(asked, times, ids, seed.update_id, broken, into)
-
-
-def _with_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    return (batch for batch in batches if batch.num_rows)
 
 
 def _nothing() -> Levels:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from depthvault.book.events import Floats, Snapshot, breaks, chain_of
 from depthvault.clock import ns_from_datetime
@@ -15,8 +16,9 @@ from depthvault.clock import ns_from_datetime
 _LOOKBACKS = (timedelta(minutes=10), timedelta(hours=3), timedelta(hours=30), timedelta(days=370))
 _AHEAD = timedelta(minutes=2)
 """How much earlier than the snapshot's receipt its first diff may have been received: the fetch takes its time."""
-LEVEL_COLUMNS = "bid_prices, bid_sizes, ask_prices, ask_sizes"
-CHAIN_COLUMNS = "received_time, first_update_id, final_update_id, prev_final_update_id, is_snapshot, epoch"
+LEVEL_COLUMNS = ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
+_LEVELS = ", ".join(LEVEL_COLUMNS)
+CHAIN_COLUMNS = ("received_time", "first_update_id", "final_update_id", "prev_final_update_id", "is_snapshot", "epoch")
 
 
 class Archive(Protocol):
@@ -24,6 +26,11 @@ class Archive(Protocol):
 
     def arrow(self, query: str) -> pa.RecordBatchReader:
         """The answer of one statement."""
+
+    def ordered(
+        self, channel: str, exchange: str, symbol: str, low: int, high: int, columns: Sequence[str]
+    ) -> Iterator[pa.RecordBatch] | None:
+        """Rows received in [low, high] µs, in chain order, where they can be had so without sorting; else None."""
 
 
 def _literal(microseconds: int) -> str:
@@ -50,9 +57,9 @@ def _seeds(exchange: str, symbol: str, low: int, high: int) -> str:
     """All snapshots received in [low, high], both kinds."""
     where = f"{_of(exchange, symbol)} AND {_between(low, high)}"
     return (
-        f"SELECT 'depth_snapshot' AS channel, received_time, last_update_id AS update_id, \"limit\", {LEVEL_COLUMNS} "
+        f"SELECT 'depth_snapshot' AS channel, received_time, last_update_id AS update_id, \"limit\", {_LEVELS} "
         f"FROM depth_snapshot WHERE {where} UNION ALL "
-        f"SELECT 'depth_diff', received_time, final_update_id, NULL::INTEGER, {LEVEL_COLUMNS} "
+        f"SELECT 'depth_diff', received_time, final_update_id, NULL::INTEGER, {_LEVELS} "
         f"FROM depth_diff WHERE is_snapshot AND {where}"
     )
 
@@ -99,13 +106,26 @@ def following_seed(archive: Archive, exchange: str, symbol: str, low: int, high:
     return _snapshot(archive.arrow(query).read_all())
 
 
-def diffs(exchange: str, symbol: str, seed: Snapshot, until: int, columns: str) -> str:
-    """The events after `seed` received by `until`, in chain order."""
+def events(
+    archive: Archive, exchange: str, symbol: str, seed: Snapshot, until: int, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """The events after `seed` received by `until`, in chain order; no batch is empty."""
     low = seed.received - round(_AHEAD.total_seconds() * 1e6)
-    return (
-        f"SELECT {columns} FROM depth_diff WHERE {_of(exchange, symbol)} AND {_between(low, until)} "
-        f"AND NOT is_snapshot AND final_update_id > {seed.update_id} ORDER BY epoch, final_update_id"
-    )
+    needed = list(dict.fromkeys((*CHAIN_COLUMNS, *columns)))
+    ordered = archive.ordered("depth_diff", exchange, symbol, low, until, needed)
+    if ordered is None:
+        query = (
+            f"SELECT {', '.join(needed)} FROM depth_diff WHERE {_of(exchange, symbol)} AND {_between(low, until)} "
+            f"AND NOT is_snapshot AND final_update_id > {seed.update_id} ORDER BY epoch, final_update_id"
+        )
+        yield from (batch for batch in archive.arrow(query) if batch.num_rows)
+        return
+    for batch in ordered:
+        later = pc.greater(batch.column("final_update_id"), seed.update_id)
+        wanted = pc.and_(later, pc.invert(batch.column("is_snapshot")))
+        kept = batch if pc.all(wanted).as_py() else batch.filter(wanted)
+        if kept.num_rows:
+            yield kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +151,14 @@ def stretches(archive: Archive, exchange: str, symbol: str, start: int, end: int
     if seed.received > start:
         yield Stretch(None, start, seed.received)
     while seed is not None and start < end:
-        broken = _first_break(archive, exchange, symbol, seed, end - 1)
-        following = _following(archive, exchange, symbol, seed, broken, end - 1)
+        in_band = _next_in_band(archive, exchange, symbol, seed.received + 1, end - 1)
+        known_until = end - 1 if in_band is None else in_band
+        broken = _first_break(archive, exchange, symbol, seed, known_until)
+        following = None
+        if broken is not None:
+            following = following_seed(archive, exchange, symbol, max(seed.received + 1, broken), end - 1)
+        if in_band is not None and (following is None or in_band <= following.received):
+            following = following_seed(archive, exchange, symbol, in_band, in_band)
         start, until = max(start, seed.received), end if following is None else following.received
         if until > start:
             yield Stretch(seed, start, until, broken if broken is not None and broken < until else None)
@@ -142,9 +168,7 @@ def stretches(archive: Archive, exchange: str, symbol: str, start: int, end: int
 def _first_break(archive: Archive, exchange: str, symbol: str, seed: Snapshot, end: int) -> int | None:
     """When the first event after a hole in the chain that begins at `seed` was received."""
     last_id, epoch = seed.update_id, None
-    for batch in archive.arrow(diffs(exchange, symbol, seed, end, CHAIN_COLUMNS)):
-        if batch.num_rows == 0:
-            continue
+    for batch in events(archive, exchange, symbol, seed, end, ()):
         chain = chain_of(batch)
         if epoch is not None and int(chain.epoch[0]) != epoch:
             return int(chain.received[0])
@@ -154,16 +178,9 @@ def _first_break(archive: Archive, exchange: str, symbol: str, seed: Snapshot, e
     return None
 
 
-def _following(
-    archive: Archive, exchange: str, symbol: str, seed: Snapshot, broken: int | None, end: int
-) -> Snapshot | None:
-    """The snapshot that takes over from `seed`: the next one in the stream, or any after a break."""
-    where = f"{_of(exchange, symbol)} AND {_between(seed.received + 1, end)}"
-    rows = archive.arrow(
-        f"SELECT received_time FROM depth_diff WHERE is_snapshot AND {where} ORDER BY received_time LIMIT 1"
-    ).read_all()
-    in_band = rows.column(0).cast(pa.int64())[0].as_py() if rows.num_rows else None
-    if broken is None:
-        return None if in_band is None else following_seed(archive, exchange, symbol, in_band, in_band)
-    low = max(seed.received + 1, broken if in_band is None else min(broken, in_band))
-    return following_seed(archive, exchange, symbol, low, end)
+def _next_in_band(archive: Archive, exchange: str, symbol: str, low: int, high: int) -> int | None:
+    """When the venue next sent the book anew in the stream."""
+    where = f"{_of(exchange, symbol)} AND {_between(low, high)}"
+    rows = archive.arrow(f"SELECT min(received_time) AS first FROM depth_diff WHERE is_snapshot AND {where}").read_all()
+    first: int | None = rows.column(0).cast(pa.int64())[0].as_py()
+    return first

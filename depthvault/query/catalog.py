@@ -234,16 +234,21 @@ class Catalog:
             self._files = self.sources.files()
         return self._files
 
+    def _journals_matter(self, exchange: str, scans: Sequence[pruning.Scan]) -> bool:
+        """Whether rows that journals alone hold can be wanted."""
+        named = {"exchange": frozenset((exchange,))}
+        if self.journals is None or not _admitted(scans, named):
+            return False
+        earliest = self.journals.earliest(exchange)
+        return earliest is not None and _admitted(scans, {**named, "received_time": (earliest, _END_OF_TIME)})
+
     def _journal_rows(self, table: str, scans: Sequence[pruning.Scan]) -> dict[str, pa.Table]:
         """What journals alone hold, by exchange; not decoded where no reading can want it."""
         found: dict[str, pa.Table] = {}
         if self.journals is None or table not in CHANNELS:
             return found
         for exchange in self.journals.exchanges:
-            earliest = self.journals.earliest(exchange)
-            if earliest is None:
-                continue
-            if _admitted(scans, {"exchange": frozenset((exchange,)), "received_time": (earliest, _END_OF_TIME)}):
+            if self._journals_matter(exchange, scans):
                 rows = self.journals.rows(exchange, table)
                 if rows.num_rows:
                     found[exchange] = rows
@@ -291,6 +296,19 @@ class Catalog:
         if gone:
             raise ArchiveError(f"{gone[0].location}: the manifests name it, but it is not here and no store is set up")
         raise ArchiveError("the archive kept changing while it was read; ask again")
+
+    def settled(self, table: str, scan: pruning.Scan) -> list[str] | None:
+        """The files of a reading, by period, when archived files alone make it up, each event once; else None."""
+        journaled = () if self.journals is None else self.journals.exchanges
+        if any(self._journals_matter(exchange, [scan]) for exchange in journaled):
+            return None
+        file_set = self._file_set()
+        pending = [file for file in file_set.pending if file.table == table]
+        wanted = [file for file in file_set.archived if file.table == table and scan.admits(file.known())]
+        shared = {file.unit for file in pending}
+        if any(scan.admits(file.known()) for file in pending) or any(file.unit in shared for file in wanted):
+            return None
+        return [file.location for file in sorted(wanted, key=lambda file: file.span)]
 
     def connect(self, sql: str | None = None, *, locked: bool = False) -> duckdb.DuckDBPyConnection:
         """A database with all views; those that `sql` reads are narrowed to the files that it can want.

@@ -80,8 +80,8 @@ WITH seeds AS (
     -- id, begins right after it. The first one must begin at or before the snapshot's end.
     SELECT count(*) AS diffs_applied,
            coalesce(bool_or(CASE
-               WHEN last_id IS NULL THEN coalesce(prev_final_update_id, first_update_id - 1) > seed_id
-               WHEN prev_final_update_id IS NULL THEN first_update_id <> last_id + 1
+               WHEN last_id IS NULL THEN coalesce(prev_final_update_id, first_update_id - 1, final_update_id) > seed_id
+               WHEN prev_final_update_id IS NULL THEN coalesce(first_update_id <> last_id + 1, true)
                ELSE prev_final_update_id <> last_id END) OR count(DISTINCT epoch) > 1, false) AS gap_crossed
     FROM changes
 ), levels AS (

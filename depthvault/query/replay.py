@@ -22,7 +22,7 @@ NOTICES = ("start", "stop", "connect", "disconnect", "roll", "gap", "resync", "s
 """Kinds of `collector_event` that a replay passes on."""
 
 _IDS: dict[str, tuple[str, str]] = {
-    "depth_diff": ("coalesce(prev_final_update_id, first_update_id - 1)", "final_update_id"),
+    "depth_diff": ("coalesce(prev_final_update_id, first_update_id - 1, final_update_id)", "final_update_id"),
     "agg_trade": ("agg_trade_id - 1", "agg_trade_id"),
 }
 """Of channels whose ids prove completeness: the id that must have come before a row, and the row's own."""

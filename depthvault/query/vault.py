@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from depthvault.errors import ConfigError, UsageError
 from depthvault.exchanges import exchange as create_exchange
 from depthvault.exchanges.base import Exchange
 from depthvault.layout import Layout
-from depthvault.query import replay, statement
+from depthvault.query import ordered, replay, statement
 from depthvault.query.catalog import Catalog, Secret, columns
 from depthvault.query.replay import Event, Gap, Notice, Stream
 from depthvault.query.sources import LocalSources, StoreSources
@@ -122,6 +122,12 @@ class Vault:
     def arrow(self, query: str, batch_rows: int = _BATCH_ROWS) -> pa.RecordBatchReader:
         """The answer of one reading statement as Arrow batches of at most `batch_rows` rows, made as they are read."""
         return self.sql(query).to_arrow_reader(batch_rows)
+
+    def ordered(
+        self, channel: str, exchange: str, symbol: str, low: int, high: int, columns: Sequence[str]
+    ) -> Iterator[pa.RecordBatch] | None:
+        """Rows received in [low, high] µs, in chain order, where the archive has them so; None: they must be sorted."""
+        return ordered.ordered(self.catalog, channel, exchange, symbol, low, high, columns)
 
     def depth_diff(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
         """Every change of the book; as `channel`."""
