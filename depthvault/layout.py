@@ -102,6 +102,17 @@ class Layout:
         return f"{folder}/date={date}.g{generation}.parquet"
 
     @staticmethod
+    def import_key(exchange: str, channel: str, symbol: str, date: str, generation: int) -> str:
+        """A symbol's day of rows that an earlier recorder wrote."""
+        folder = f"import/exchange={exchange}/channel={channel}/symbol={encode_symbol(symbol)}"
+        return f"{folder}/date={date}.g{generation}.parquet"
+
+    @staticmethod
+    def import_gaps_key(exchange: str, channel: str, date: str, generation: int) -> str:
+        """What cannot be proved of a day of imported rows."""
+        return f"import/gaps/exchange={exchange}/channel={channel}/date={date}.g{generation}.parquet"
+
+    @staticmethod
     def quality_key(table: str, exchange: str, channel: str, period: Period, generation: int) -> str:
         """Quality tables lie inside the archive, so that the proof travels with the data."""
         return (

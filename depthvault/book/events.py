@@ -45,12 +45,14 @@ def _integers(column: pa.Array | pa.ChunkedArray) -> Integers:
 
 def chain_of(rows: pa.RecordBatch | pa.Table) -> Chain:
     """The ids of `depth_diff` rows."""
-    first = rows.column("first_update_id")
-    prev = pc.coalesce(rows.column("prev_final_update_id"), pc.subtract(first, 1))
+    final = rows.column("final_update_id")
+    # Imported rows may tell no beginning: then nothing shows that they follow the event before.
+    first = pc.coalesce(rows.column("first_update_id"), final)
+    prev = pc.coalesce(rows.column("prev_final_update_id"), pc.subtract(rows.column("first_update_id"), 1), final)
     return Chain(
         _integers(rows.column("received_time").cast(pa.int64())),
         _integers(first),
-        _integers(rows.column("final_update_id")),
+        _integers(final),
         _integers(prev),
         _integers(rows.column("epoch")),
         np.asarray(rows.column("is_snapshot").to_numpy(zero_copy_only=False), dtype=np.bool_),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from depthvault.cli.options import (
     ConfigFile,
@@ -17,13 +19,21 @@ from depthvault.cli.options import (
     console,
     one_period,
 )
-from depthvault.errors import ConfigError
+from depthvault.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from depthvault.archive.staging import Unit
     from depthvault.config import Config
 
 PANEL = "Archive"
+
+
+class OldLayout(StrEnum):
+    """What an earlier recorder wrote."""
+
+    S0 = "s0"
+    S1 = "s1"
+    S2 = "s2"
 
 
 class Where(StrEnum):
@@ -221,3 +231,54 @@ def register(app: typer.Typer) -> None:
         )
         for path, why in sorted(done.kept.items()):
             console.print(f"kept {path}: {why}", soft_wrap=True)
+
+    @command(app, "import", panel=PANEL, example="depthvault import old/data --layout s1 --exchange binance_spot")
+    def import_(
+        path: Annotated[Path, typer.Argument(help="A Parquet file, or a folder of them.")],
+        layout: Annotated[OldLayout, typer.Option(help="Which recorder wrote them: docs/import.md shows each.")],
+        exchange: Annotated[str, typer.Option("--exchange", "-e", help="The venue that they are of.")],
+        timezone: Annotated[str, typer.Option(help="Of times without an offset, as Asia/Taipei.")] = "UTC",
+        levels: Annotated[int, typer.Option(min=1, help="Levels a side of a stored top of book.")] = 20,
+        states: Annotated[bool, typer.Option("--states", help="s0: rows are tops of the book, not changes.")] = False,
+        rename: Annotated[list[str] | None, typer.Option(help="OLD=NEW: a symbol as the venue spells it.")] = None,
+        config: ConfigFile = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        """Take in Parquet that an earlier recorder wrote, marked as imported and unproved. A second run does nothing.
+
+        All files are checked before anything is published. Periods that were recorded here keep their own rows alone.
+        """
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+        from depthvault.config import Secrets
+        from depthvault.imports import Options, import_files
+
+        renamed = dict(pair.split("=", 1) for pair in rename or [] if "=" in pair)
+        if len(renamed) != len(rename or []):
+            raise UsageError("--rename takes OLD=NEW, each old name once")
+        try:
+            zone = ZoneInfo(timezone)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise UsageError(f"no time zone {timezone!r}") from error
+        loaded, options = configuration(config, data_dir), Options(zone, levels, renamed, states)
+        with console.status("reading") as status:
+            done = import_files(
+                loaded.layout, loaded, Secrets(), path, layout.value, exchange, options,
+                progress=lambda step: status.update(escape(step)),
+            )  # fmt: skip
+        for entry in done.entries:
+            counts = entry.counts
+            console.print(
+                f"{entry.exchange} {entry.channel} {entry.period[:8]} g{entry.generation}: {counts.rows:,} rows, "
+                f"{counts.duplicates:,} doubles merged, {counts.conflicts:,} conflicts, {counts.gaps:,} gap rows"
+            )
+        for name, reason in sorted(done.left.items()):
+            console.print(f"[yellow]left alone[/] {escape(name)}: {reason}", soft_wrap=True)
+        for number, what in (
+            (len(done.known), "files were imported before"),
+            (done.recorded, "rows lie in periods that were recorded here, and were left out"),
+            (done.inexact, "numbers have more digits than a double keeps, and were rounded"),
+        ):
+            if number:
+                console.print(f"{number:,} {what}")
+        console.print(f"{done.files:,} files, {done.rows:,} new rows, {len(done.entries):,} manifests")
