@@ -75,6 +75,14 @@ async def funding_rates() -> list[str]:
     return lines
 
 
+async def trade_backfill() -> list[str]:
+    """Fetch missing aggregated trades and candles again, of every venue that serves them."""
+    from depthvault.polls import refill
+
+    settings = config()
+    return await _all((name, refill(settings, name)) for name in settings.exchanges.enabled())
+
+
 def _has_rest_book(name: str) -> bool:
     from depthvault.exchanges import exchange
     from depthvault.exchanges.base import Seed

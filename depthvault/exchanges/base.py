@@ -279,6 +279,17 @@ class Exchange(ABC):
         """
         return []
 
+    def refill_trades(self, symbol: str, first_id: int, count: int) -> Request | None:
+        """What fetches aggregated trades again, from `first_id` on, at most `count`; None where none can be had.
+
+        An answer holds a limited number: ask on from where it ends.
+        """
+        return None
+
+    def refill_candles(self, symbol: str, interval: str, start_ms: int, end_ms: int) -> Request | None:
+        """What fetches closed candles again that open within [start_ms, end_ms]; None where none can be had."""
+        return None
+
     @abstractmethod
     def channel_of(self, stream: str, symbols: Mapping[int, str] | None = None) -> tuple[str, str]:
         """Channel and symbol of a stream name or of a journaled request line; ('', '') when it is none of ours.

@@ -52,6 +52,9 @@ _EVENT_MS = re.compile(rb'"E":(\d{13,16})')
 _SERVER_TIME = re.compile(rb'"serverTime":(\d{13,16})')
 _LAST_UPDATE_ID = re.compile(rb'"lastUpdateId":(-?\d{1,19})[,}]')
 
+MOST_REFILLED = 1000
+"""Rows of one aggTrades or klines answer that both venues allow."""
+
 INTERVALS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
 
 _SUFFIXES = {
@@ -325,6 +328,20 @@ class Binance(Exchange):
         if match is None:
             raise MalformedFrameError(f"depth answer without lastUpdateId: {body[:80]!r}")
         return int(match[1])
+
+    trades_weight: ClassVar[int]  # of an aggTrades request
+    candles_weight: ClassVar[int]  # of a klines request with MOST_REFILLED rows
+
+    def refill_trades(self, symbol: str, first_id: int, count: int) -> Request | None:
+        parameters = (("symbol", symbol), ("fromId", str(first_id)), ("limit", str(min(count, MOST_REFILLED))))
+        return Request(f"{self.api}/aggTrades", parameters, self.trades_weight, "agg_trade", symbol)
+
+    def refill_candles(self, symbol: str, interval: str, start_ms: int, end_ms: int) -> Request | None:
+        parameters = (
+            ("symbol", symbol), ("interval", interval), ("startTime", str(start_ms)), ("endTime", str(end_ms)),
+            ("limit", str(MOST_REFILLED)),
+        )  # fmt: skip
+        return Request(f"{self.api}/klines", parameters, self.candles_weight, "kline", symbol)
 
     # Decoding
 

@@ -74,6 +74,8 @@ class BinanceFutures(Binance):
     partial_speeds: ClassVar[dict[str, str]] = {"100ms": "@100ms", "250ms": "", "500ms": "@500ms"}
     intervals = frozenset(INTERVALS)
     snapshot_weights = ((50, 2), (100, 5), (500, 10), (1000, 20))
+    trades_weight = 20
+    candles_weight = 5
     default_limit = 500
     head_pattern = re.compile(
         rb'(\d{13,16}),"T":\d{13,16},"s":"[^"]*",(?:"ps":"[^"]*",)?'

@@ -62,6 +62,8 @@ class BinanceSpot(Binance):
         ["1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M"]
     )
     snapshot_weights = ((100, 5), (500, 25), (1000, 50), (5000, 250))
+    trades_weight = 4
+    candles_weight = 2
     default_limit = 100
     head_pattern = re.compile(rb'(\d{13,16}),"s":"[^"]*","U":(\d{1,18}),"u":(\d{1,18})()[,}]')
     rest_channels: ClassVar[dict[str, str]] = {

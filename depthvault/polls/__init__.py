@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from depthvault.polls.poll import Polled, poll, poll_snapshots
+from depthvault.polls.poll import poll, poll_snapshots
+from depthvault.polls.refill import refill
 from depthvault.polls.rotation import Rotation, published_cadence
+from depthvault.polls.round import Polled
 
-__all__ = ["Polled", "Rotation", "poll", "poll_snapshots", "published_cadence"]
+__all__ = ["Polled", "Rotation", "poll", "poll_snapshots", "published_cadence", "refill"]

@@ -1,70 +1,18 @@
-"""One round of questions to one venue: weight reserved, answers journaled verbatim, refusals declared.
-
-The journal's writer is `rest-<host>`: its files lie side by side, one a round, and are sealed like a collector's.
-"""
+"""What is asked on a cadence: full-depth snapshots, funding, open interest, listings. One round a call."""
 
 from __future__ import annotations
 
-import asyncio
-import platform
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from depthvault.clock import Clock, SystemClock, datetime_from_ns
 from depthvault.config import Config
-from depthvault.errors import BannedError, RateLimitedError, RestError, RestrictedError
 from depthvault.exchanges import exchange as venue
-from depthvault.exchanges.base import Exchange, Request
-from depthvault.journal import JournalWriter, Kind, json_body
 from depthvault.polls.rotation import snapshot_rotation
+from depthvault.polls.round import PARALLEL, Polled, Round
 from depthvault.polls.universe import symbols_of
-from depthvault.rest.client import Answer, RestClient
-from depthvault.rest.weight import Priority, WeightBudget
 
-_PARALLEL = 8
-_RETRIES = 1
 _ORDERED = frozenset({"funding_rate"})
 """Channels of which one answer is read in the light of the answer before."""
-
-_NOT_WORD = re.compile(r"[^A-Za-z0-9_-]+")
-
-
-@dataclass(slots=True)
-class Polled:
-    """What one round did. failures: by symbol (or path) why there is no answer."""
-
-    exchange: str
-    channel: str
-    asked: int = 0
-    answered: int = 0
-    failures: dict[str, str] = field(default_factory=dict)
-    cadence: timedelta | None = None
-    seconds: float = 0.0
-    used_weight: int | None = None
-
-    @property
-    def dead(self) -> bool:
-        """Whether nothing at all was answered although something was asked."""
-        return self.asked > 0 and self.answered == 0
-
-    def __str__(self) -> str:
-        """One line for people."""
-        line = f"{self.exchange} {self.channel}: {self.answered} of {self.asked} answered in {self.seconds:.1f} s"
-        if self.cadence is not None:
-            line += f", each symbol every {self.cadence.total_seconds():g} s"
-        if self.used_weight is not None:
-            line += f", weight used this minute {self.used_weight}"
-        if self.failures:
-            some = "; ".join(f"{name or 'venue'}: {why}" for name, why in list(self.failures.items())[:3])
-            line += f", {len(self.failures)} failed ({some})"
-        return line
-
-
-def rest_writer() -> str:
-    """The journal writer of this host's REST answers."""
-    return f"rest-{_NOT_WORD.sub('-', platform.node()) or 'host'}"
 
 
 async def poll_snapshots(config: Config, name: str, *, clock: Clock | None = None) -> Polled:
@@ -75,7 +23,7 @@ async def poll_snapshots(config: Config, name: str, *, clock: Clock | None = Non
     """
     clock = clock or SystemClock()
     exchange = venue(name, config.exchanges[name])
-    async with _Round(config, exchange, "depth_snapshot", clock) as round_:
+    async with Round(config, exchange, "depth_snapshot", clock) as round_:
         symbols = await symbols_of(config.layout, exchange, round_.client, clock)
         rotation = snapshot_rotation(exchange, symbols)
         round_.polled.cadence = rotation.cadence
@@ -96,130 +44,12 @@ async def poll(
     """
     clock = clock or SystemClock()
     exchange = venue(name, config.exchanges[name])
-    async with _Round(config, exchange, channel, clock) as round_:
+    async with Round(config, exchange, channel, clock) as round_:
         if channel == "instrument":
             await round_.ask_catalogue()
         else:
             symbols = await symbols_of(config.layout, exchange, round_.client, clock)
             now = datetime_from_ns(clock.wall_ns())
             requests = exchange.poll_requests(channel, symbols, since or now - timedelta(hours=1))
-            await round_.ask(requests, parallel=1 if channel in _ORDERED else _PARALLEL)
+            await round_.ask(requests, parallel=1 if channel in _ORDERED else PARALLEL)
     return round_.polled
-
-
-class _Round:
-    """A client and a journal for one round; refusals become rows, never a lost round."""
-
-    def __init__(self, config: Config, exchange: Exchange, channel: str, clock: Clock) -> None:
-        self.polled = Polled(exchange.name, channel)
-        self._config = config
-        self._exchange = exchange
-        self._clock = clock
-        budget = WeightBudget(config.layout.run / "weight.sqlite", cap=exchange.config.weight_cap, clock=clock)
-        self.client = RestClient(exchange, budget, clock=clock)
-        self._journal: JournalWriter | None = None
-        self._requests = 0
-        self._began = 0
-
-    async def __aenter__(self) -> _Round:
-        self._began = self._clock.monotonic_ns()
-        await self.client.__aenter__()
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        await self.client.__aexit__(None, None, None)
-        if self._journal is not None:
-            self._journal.close("stop" if kind is None else "error")
-        self.polled.seconds = (self._clock.monotonic_ns() - self._began) / 1e9
-
-    @property
-    def journal(self) -> JournalWriter:
-        """Opened with its first row, so that a round with nothing to say leaves no file."""
-        if self._journal is None:
-            self._journal = JournalWriter(
-                self._config.layout,
-                self._exchange.name,
-                rest_writer(),
-                config=self._config.journal,
-                clock=self._clock,
-                exclusive=False,
-            )
-        return self._journal
-
-    def note(self, event: str, *, symbol: str | None = None, **details: object) -> None:
-        """Journal an event of this round's channel."""
-        body = json_body(channel=self.polled.channel, symbol=symbol, **details)
-        self.journal.append(Kind.EVENT, 0, event, body)
-
-    async def ask(
-        self, requests: Sequence[Request], max_wait: float | None = None, parallel: int = _PARALLEL
-    ) -> list[Answer]:
-        """Send `requests`, `parallel` at a time (1 keeps their order); journal the answers as they come.
-
-        The returned answers are in the order asked.
-        """
-        gate = asyncio.Semaphore(parallel)
-        deadline = None if max_wait is None else self._clock.monotonic_ns() / 1e9 + max_wait
-        stop: list[str] = []
-
-        async def one(request: Request) -> Answer | None:
-            async with gate:
-                if stop:
-                    self._refused(request, "skipped", stop[0])
-                    return None
-                return await self._one(request, deadline, stop)
-
-        self.polled.asked += len(requests)
-        return [answer for answer in await asyncio.gather(*map(one, requests)) if answer is not None]
-
-    async def _one(self, request: Request, deadline: float | None, stop: list[str]) -> Answer | None:
-        for attempt in range(_RETRIES + 1):
-            left = None if deadline is None else max(0.0, deadline - self._clock.monotonic_ns() / 1e9)
-            try:
-                answer = await self.client.get(request, Priority.PERIODIC, max_wait=left)
-            except (RestrictedError, BannedError, RateLimitedError) as error:
-                # Nobody asks on: the account binds everybody, and a storm would turn a limit into a ban.
-                stop.append(str(error))
-                self._refused(request, "rate_limited" if isinstance(error, RateLimitedError) else "banned", str(error))
-                return None
-            except RestError as error:
-                if attempt < _RETRIES and (error.status == 0 or error.status >= 500):
-                    continue
-                self._refused(request, "stale", str(error))
-                return None
-            self._keep(answer)
-            return answer
-        raise AssertionError("unreachable: the last attempt returns")
-
-    async def ask_catalogue(self) -> None:
-        """Ask what is listed; the answer is journaled as the catalogue that rows are decoded by."""
-        self.polled.asked += 1
-        request = self._exchange.catalogue_request()
-        try:
-            answer = await self.client.get(request, Priority.CATALOGUE)
-        except RestError as error:
-            self._refused(request, "stale", str(error))
-            return
-        self._requests += 1
-        self.journal.set_catalogue(
-            request.line, answer.body, answer.sent_wall_ns, answer.received_wall_ns, request=self._requests
-        )
-        self._count(answer)
-
-    def _keep(self, answer: Answer) -> None:
-        self._requests += 1
-        self.journal.append_rest(
-            answer.request.line, answer.body, answer.sent_wall_ns, answer.received_wall_ns, request=self._requests
-        )
-        self._count(answer)
-
-    def _count(self, answer: Answer) -> None:
-        self.polled.answered += 1
-        if answer.used_weight is not None:
-            self.polled.used_weight = max(self.polled.used_weight or 0, answer.used_weight)
-
-    def _refused(self, request: Request, event: str, why: str) -> None:
-        name = request.symbol or request.path
-        self.polled.failures[name] = why
-        if event != "skipped":
-            self.note(event, symbol=request.symbol or None, request=request.line, reason=why)

@@ -19,6 +19,7 @@ SCHEDULES = {
     "funding_rates": "1 * * * *",
     "open_interest": "*/5 * * * *",
     "symbol_universe": "7 0 * * *",
+    "trade_backfill": "35 * * * *",
     "daily_report": "40 0 * * *",
     "daily_rollup": "10 3 * * *",
     "airflow_housekeeping": "23 3 * * *",

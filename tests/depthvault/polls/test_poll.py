@@ -14,7 +14,7 @@ from depthvault.config import Config, load_config
 from depthvault.durable import write_atomic
 from depthvault.journal import Kind, Row, parse_body, read_rows
 from depthvault.polls import poll, poll_snapshots
-from depthvault.polls.poll import rest_writer
+from depthvault.polls.round import rest_writer
 from simulator.config import SimulatorConfig
 from simulator.testing import Running, running
 
