@@ -239,16 +239,8 @@ class Secrets(BaseSettings):
         return bool(self.r2_bucket_name and self.r2_access_key_id and self.r2_secret_access_key)
 
 
-class Config(BaseSettings):
-    """The whole configuration."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="DEPTHVAULT_",
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-        env_ignore_empty=True,
-    )
+class Config(_Section):
+    """The whole configuration. Making one reads neither files nor the environment: `load_config` does."""
 
     data_dir: Path = Path("data")
     exchanges: Exchanges = Exchanges()
@@ -264,6 +256,14 @@ class Config(BaseSettings):
     @property
     def layout(self) -> Layout:
         return Layout(self.data_dir, self.archive.period)
+
+
+class _Environment(BaseSettings, Config):
+    """The configuration with what stands in the environment over what it is made of."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DEPTHVAULT_", env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -312,10 +312,17 @@ def load_config(path: Path | None = None, **flags: Any) -> Config:
         origin = str(DEFAULT_FILE) if content else "configuration"
     else:
         content, origin = _read(path), str(path)
+    return _combined(content, flags, origin)
+
+
+def environment_config(**flags: Any) -> Config:
+    """Defaults and environment alone, without any file; `flags` win over both."""
+    return _combined({}, flags, "configuration")
+
+
+def _combined(content: dict[str, Any], flags: dict[str, Any], origin: str) -> Config:
     try:
-        config = Config(**content)
-        if flags:
-            config = Config.model_validate(_merge(config.model_dump(mode="python"), flags))
+        return Config.model_validate(_merge(_Environment(**content).model_dump(), flags))
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}"
@@ -324,4 +331,3 @@ def load_config(path: Path | None = None, **flags: Any) -> Config:
         raise ConfigError(f"{origin}: {problems}") from error
     except ValueError as error:  # a value in the environment that is not the JSON it must be
         raise ConfigError(f"environment: {error}") from error
-    return config

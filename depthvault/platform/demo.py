@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from depthvault.config import Config
+from depthvault.config import Config, environment_config
 from depthvault.errors import DepthvaultError, PlatformError
 from depthvault.platform import airflow_api, control, demo_report
 from depthvault.platform.control import ProgramFailedError
@@ -58,10 +58,10 @@ def demo_config(data_dir: Path, *, simulator_port: int, airflow_port: int = 8080
     # Two collectors side by side: what both recorded is archived once.
     venues["binance_futures"]["instances"] = ("a", "b")
     return Config.model_validate({
-        **Config(data_dir=data_dir).model_dump(),
+        **environment_config(data_dir=data_dir).model_dump(),
         "exchanges": venues,
         "archive": {"period": "1m", "seal_grace": "5s"},
-        "platform": Config().platform.model_copy(update=_airflow_port(airflow_port)).model_dump(),
+        "platform": environment_config().platform.model_copy(update=_airflow_port(airflow_port)).model_dump(),
     })  # fmt: skip
 
 

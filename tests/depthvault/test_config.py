@@ -23,6 +23,8 @@ def test_environment_wins_over_file_and_flags_win_over_both(tmp_path: Path, monk
     file = tmp_path / "mine.yaml"
     file.write_text("archive: {compression_level: 3, keep: 2d}\ndata_dir: from_file\n")
     monkeypatch.setenv("DEPTHVAULT_ARCHIVE__COMPRESSION_LEVEL", "5")
+    monkeypatch.setenv("DEPTHVAULT_DATA_DIR", "from_environment")
+    assert load_config(file).data_dir == Path("from_environment")
     config = load_config(file, data_dir=Path("from_flag"))
     assert config.archive.compression_level == 5
     assert config.archive.keep == timedelta(days=2)
