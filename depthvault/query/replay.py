@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from depthvault.book.events import Floats, Integers
-from depthvault.clock import datetime_from_ns
+from depthvault.book.events import Floats, Integers, chain_of
+from depthvault.clock import datetime_from_ns, ns_from_datetime
 from depthvault.errors import UsageError
 from depthvault.query.text import literal, quote
 from depthvault.schemas import CHANNELS
@@ -21,11 +21,8 @@ from depthvault.schemas import CHANNELS
 NOTICES = ("start", "stop", "connect", "disconnect", "roll", "gap", "resync", "stale")
 """Kinds of `collector_event` that a replay passes on."""
 
-_IDS: dict[str, tuple[str, str]] = {
-    "depth_diff": ("coalesce(prev_final_update_id, first_update_id - 1, final_update_id)", "final_update_id"),
-    "agg_trade": ("agg_trade_id - 1", "agg_trade_id"),
-}
-"""Of channels whose ids prove completeness: the id that must have come before a row, and the row's own."""
+CHAINS = ("depth_diff", "agg_trade")
+"""Channels whose ids prove completeness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +71,7 @@ class Event:
 
     def as_dict(self) -> dict[str, Any]:
         """All columns."""
-        row: dict[str, Any] = self._batch.rows.slice(self._row, 1).to_pylist()[0]
-        row.pop("_released", None)
-        row.pop("_before", None)
-        row.pop("_id", None)
-        return row
+        return {"exchange": self.stream.exchange, **self._batch.rows.slice(self._row, 1).to_pylist()[0]}
 
     def __repr__(self) -> str:
         return f"<Event {self.stream} {self.received_time:%Y-%m-%d %H:%M:%S.%f}>"
@@ -108,20 +101,17 @@ class Notice:
 
 
 class _Batch:
-    """Rows of a stream in the order of their release; columns become Python lists when they are first asked for."""
+    """Rows of a stream, and when each is given out; columns become Python lists when they are first asked for."""
 
     __slots__ = ("_columns", "_levels", "released", "rows")
 
-    def __init__(self, rows: pa.RecordBatch) -> None:
-        self.rows = rows
-        self.released: Integers = rows.column("_released").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    def __init__(self, rows: pa.RecordBatch, released: Integers) -> None:
+        self.rows, self.released = rows, released
         self._columns: dict[str, Sequence[Any]] = {}
         self._levels: dict[str, tuple[Integers, Floats]] = {}
 
     def column(self, name: str) -> Sequence[Any]:
         if name not in self._columns:
-            if name not in self.rows.schema.names:
-                raise KeyError(name)
             self._columns[name] = self.rows.column(name).to_pylist()
         return self._columns[name]
 
@@ -139,21 +129,30 @@ class Archive(Protocol):
     def arrow(self, query: str) -> pa.RecordBatchReader:
         """The answer of one statement."""
 
+    def ordered(
+        self, channel: str, exchange: str, symbol: str, low: int, high: int, columns: Sequence[str]
+    ) -> Iterator[pa.RecordBatch] | None:
+        """Rows received in [low, high] µs, in chain order, where they can be had so without sorting; else None."""
 
-def _query(stream: Stream, start: datetime, end: datetime) -> str:
+
+def _rows(archive: Archive, stream: Stream, start: datetime, end: datetime) -> Iterator[pa.RecordBatch]:
+    """Rows of a chain in the order of the chain, of others in the order of receipt."""
     channel = CHANNELS[stream.channel]
+    if stream.channel in CHAINS:
+        low, high = ns_from_datetime(start) // 1000, ns_from_datetime(end) // 1000 - 1
+        names = channel.schema.names
+        ordered = archive.ordered(stream.channel, stream.exchange, stream.symbol, low, high, names)
+        if ordered is not None:
+            return ordered
     order = ", ".join(f'"{name}"' for name in channel.order)
-    # An event of a chain counts when it and all before it had been received: one that another instance bridged may
-    # have come in after its successor.
-    released, extra = "received_time", ""
-    if stream.channel in _IDS:
-        before, own = _IDS[stream.channel]
-        released = f"max(received_time) OVER (ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
-        extra = f", {before} AS _before, {own} AS _id"
-    return (
-        f"SELECT *, {released} AS _released{extra} FROM {stream.channel} WHERE exchange = {quote(stream.exchange)} "
-        f"AND symbol = {quote(stream.symbol)} AND received_time >= {literal(start)} AND received_time < {literal(end)} "
-        f"ORDER BY _released, {order}"
+    first = "" if stream.channel in CHAINS else "received_time, "
+    named = ", ".join(f'"{name}"' for name in channel.schema.names)
+    return iter(
+        archive.arrow(
+            f"SELECT {named} FROM {stream.channel} WHERE exchange = {quote(stream.exchange)} "
+            f"AND symbol = {quote(stream.symbol)} AND received_time >= {literal(start)} "
+            f"AND received_time < {literal(end)} ORDER BY {first}{order}"
+        )
     )
 
 
@@ -180,7 +179,9 @@ class _Source:
     reader: Iterator[pa.RecordBatch]
     batch: _Batch | None = None
     row: int = 0
+    released: int = 0
     last_id: int | None = None
+    last_epoch: int | None = None
     gaps: dict[int, Gap] = field(default_factory=dict)
 
     def advance(self) -> None:
@@ -188,29 +189,33 @@ class _Source:
         self.batch, self.row, self.gaps = None, 0, {}
         for rows in self.reader:
             if rows.num_rows:
-                self.batch = _Batch(rows)
-                self._find_gaps()
+                # An event of a chain counts when it and all before it had been received: one that another instance
+                # bridged may have come in after its successor.
+                received: Integers = rows.column("received_time").cast(pa.int64()).to_numpy(zero_copy_only=False)
+                released = np.maximum(np.maximum.accumulate(received), self.released)
+                self.released = int(released[-1])
+                self.batch = _Batch(rows, released)
+                if self.stream.channel in CHAINS:
+                    self._find_gaps(rows, released)
                 return
 
-    def _find_gaps(self) -> None:
-        assert self.batch is not None
-        if "_id" not in self.batch.rows.schema.names:
-            return
-        own: Integers = self.batch.rows.column("_id").to_numpy(zero_copy_only=False)
-        before: Integers = self.batch.rows.column("_before").to_numpy(zero_copy_only=False)
-        whole = np.zeros(own.size, np.bool_)
-        epoch = np.zeros(own.size, np.int64)
-        if self.stream.channel == "depth_diff":  # a whole book in the stream begins a new chain
-            whole = np.asarray(self.batch.rows.column("is_snapshot").to_numpy(zero_copy_only=False), np.bool_)
-            epoch = self.batch.rows.column("epoch").to_numpy(zero_copy_only=False).astype(np.int64)
-        last = np.concatenate(([own[0] if self.last_id is None else self.last_id], own[:-1]))
-        anew = np.concatenate(([False], epoch[1:] != epoch[:-1]))
-        missing: npt.NDArray[np.bool_] = ((before > last) | anew) & ~whole
-        if self.last_id is None:
-            missing[0] = False
+    def _find_gaps(self, rows: pa.RecordBatch, released: Integers) -> None:
+        own, before, epoch, whole = _ids(rows)
+        last = np.concatenate(([before[0] if self.last_id is None else self.last_id], own[:-1]))
+        last_epoch = np.concatenate(([epoch[0] if self.last_epoch is None else self.last_epoch], epoch[:-1]))
+        missing = ((before > last) | (epoch != last_epoch)) & ~whole  # a whole book begins a new chain
         for row in np.flatnonzero(missing).tolist():
-            self.gaps[row] = Gap(self.stream, int(self.batch.released[row]), int(last[row]), int(before[row]) + 1)
-        self.last_id = int(own[-1])
+            self.gaps[row] = Gap(self.stream, int(released[row]), int(last[row]), int(before[row]) + 1)
+        self.last_id, self.last_epoch = int(own[-1]), int(epoch[-1])
+
+
+def _ids(rows: pa.RecordBatch) -> tuple[Integers, Integers, Integers, npt.NDArray[np.bool_]]:
+    """Of each row its id, the id that must have come before it, the epoch, and whether it is a whole book."""
+    if "agg_trade_id" in rows.schema.names:
+        own: Integers = rows.column("agg_trade_id").to_numpy(zero_copy_only=False)
+        return own, own - 1, np.zeros(own.size, np.int64), np.zeros(own.size, np.bool_)
+    chain = chain_of(rows)
+    return chain.final, chain.prev, chain.epoch, chain.is_snapshot
 
 
 def replay(
@@ -223,7 +228,7 @@ def replay(
     wanted = [Stream.parse(value) for value in streams]
     if not wanted:
         raise UsageError("replay needs at least one stream")
-    sources = [_Source(stream, iter(archive.arrow(_query(stream, start, end)))) for stream in wanted]
+    sources = [_Source(stream, _rows(archive, stream, start, end)) for stream in wanted]
     for source in sources:
         source.advance()
     notices = _notices(archive, (stream.exchange for stream in wanted), start, end)
