@@ -1,12 +1,14 @@
 """Deleting local copies: only what the store proved in this run, by GET and hash, that it holds.
 
-Without a store nothing is deleted. A journal goes when every period that its rows are in is archived from the
+Without a store nothing is deleted. When the free disk falls below twice `journal.min_free`, keep times are not waited
+for, but the proof is. A journal goes when every period that its rows are in is archived from the
 receipts that read it, all files of these periods were read back, and `journal.keep` is over. An archive file goes
 when it was read back and `archive.keep` is over; it is then only in the store, and `evicted.json` says so.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +18,7 @@ from depthvault.archive import inputs as sources
 from depthvault.archive import log
 from depthvault.archive.inputs import Sealed
 from depthvault.archive.manifest import ArchiveFile, ArchiveState
+from depthvault.archive.raw import upload_raw
 from depthvault.archive.store import Store, open_store
 from depthvault.archive.upload import prove, upload_published
 from depthvault.config import Config, Secrets
@@ -29,7 +32,10 @@ from depthvault.period import Period
 
 @dataclass(slots=True)
 class CleanupResult:
-    """What was deleted or moved (paths below data_dir), what was kept against the clock and why, and bytes freed."""
+    """What was deleted or moved (paths below data_dir), what was kept against the clock and why, and bytes freed.
+
+    pressure: free disk was so low that keep times were not waited for. raw: journals put into the store.
+    """
 
     journals: list[str] = field(default_factory=list)
     live: list[str] = field(default_factory=list)
@@ -38,6 +44,8 @@ class CleanupResult:
     kept: dict[str, str] = field(default_factory=dict)
     freed: int = 0
     store: bool = False
+    pressure: bool = False
+    raw: list[str] = field(default_factory=list)
 
 
 class _Prover:
@@ -71,10 +79,22 @@ def cleanup(
 
 
 def cleanup_with(
-    layout: Layout, config: Config, store: Store, *, now: datetime, dry_run: bool = False
+    layout: Layout, config: Config, store: Store, *, now: datetime, dry_run: bool = False, free: int | None = None
 ) -> CleanupResult:
-    """`cleanup` with a given store and time."""
+    """`cleanup` with a given store, time and count of free bytes on the disk."""
     result = CleanupResult(store=True)
+    if not dry_run:
+        result.raw = upload_raw(layout, config, store, now=now).sent
+    free = shutil.disk_usage(layout.root).free if free is None else free
+    result.pressure = free < 2 * config.journal.min_free
+    if result.pressure:
+        at_once = {"keep": timedelta(0)}
+        config = config.model_copy(
+            update={
+                "journal": config.journal.model_copy(update=at_once),
+                "archive": config.archive.model_copy(update=at_once),
+            }
+        )
     state = log.catch_up(layout, store)
     remote = log.load_store(store)
     # The store's own log must tell the same: it is what a lost host is rebuilt from.

@@ -30,7 +30,7 @@ class Restored:
 
 def span_of(entry: Entry) -> tuple[datetime, datetime]:
     """The time that an entry is about, `[start, end)`."""
-    if entry.kind == "day":
+    if entry.kind != "hour":
         start = Period.parse(entry.period.replace("-", "") + "T0000").start
         return start, start + timedelta(days=1)
     start = Period.parse(entry.period, timedelta(minutes=entry.period_minutes)).start

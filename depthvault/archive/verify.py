@@ -14,7 +14,7 @@ from depthvault.errors import ChainError, StoreError
 from depthvault.layout import Layout
 
 _DERIVED = frozenset({log.SUMS_KEY})
-_OTHERS = ("raw/", "accounts/")
+_OTHERS = ("raw/", "accounts/", "iceberg/", "__r2_data_catalog/")
 """Folders of the store that are no part of the archive."""
 
 

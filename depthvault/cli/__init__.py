@@ -10,7 +10,7 @@ import sys
 import typer
 
 import depthvault
-from depthvault.cli import archive, platform, query, recording, research
+from depthvault.cli import archive, platform, query, recording, recovery, research
 from depthvault.cli.options import console, errors
 from depthvault.errors import ConfigError, DepthvaultError, UsageError
 
@@ -39,6 +39,7 @@ def _root(version: bool = typer.Option(False, "--version", callback=_version, is
 platform.register(app)
 recording.register(app)
 archive.register(app)
+recovery.register(app)
 query.register(app)
 research.register(app)
 

@@ -68,6 +68,22 @@ def test_nothing_goes_before_its_time(host: Host, store: Store) -> None:
     assert files(host) == before
 
 
+def test_a_full_disk_shortens_the_time_and_not_the_proof(host: Host, store: Store, server: Server, bucket: str) -> None:
+    archive(host, store)
+    soon = HOUR.end + timedelta(hours=30)
+    key = next(host.layout.archive.rglob("hour/**/*.parquet")).relative_to(host.layout.archive).as_posix()
+    whole = host.layout.archived(key).read_bytes()
+    server.client().put_object(Bucket=bucket, Key=store.object_key(key), Body=whole + b"?")
+    before = files(host)
+    kept = cleanup_with(host.layout, host.config, store, now=soon, free=1 << 20)
+    assert kept.pressure
+    assert files(host) == before
+    server.client().put_object(Bucket=bucket, Key=store.object_key(key), Body=whole)
+    done = cleanup_with(host.layout, host.config, store, now=soon, free=1 << 20)
+    assert len(done.journals) == 1
+    assert len(done.archived) == 2
+
+
 def test_without_a_store_nothing_is_deleted(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     archive(host, None)
     before = files(host)

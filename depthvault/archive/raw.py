@@ -1,0 +1,70 @@
+"""Closed journals in the store, under `raw/`: what was received, byte by byte, for `raw.keep`.
+
+They are no part of the archive and stand in no manifest. Each object lies beside `<key>.sha256`, put after it was read
+back: an object without one is not proved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from depthvault.archive.store import Store
+from depthvault.config import Config
+from depthvault.durable import sha256_file
+from depthvault.errors import StoreError
+from depthvault.journal import is_locked
+from depthvault.layout import JOURNAL_SUFFIX, Layout
+
+_PREFIX = "raw/"
+_PROOF = ".sha256"
+
+
+@dataclass(slots=True)
+class RawUploaded:
+    """Journals put and read back, those that were there already, those deleted from the store for their age."""
+
+    sent: list[str] = field(default_factory=list)
+    present: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+
+
+def raw_key(layout: Layout, journal: Path) -> str:
+    """Object key of a journal."""
+    return _PREFIX + journal.relative_to(layout.journals).as_posix()
+
+
+def upload_raw(layout: Layout, config: Config, store: Store, *, now: datetime) -> RawUploaded:
+    """Put closed journals that the store has no proof of, read them back, and delete those older than `raw.keep`.
+
+    Nothing happens unless `raw.upload` is set. Raises StoreError when an object comes back otherwise.
+    """
+    result = RawUploaded()
+    if not config.raw.upload:
+        return result
+    for journal in sorted(layout.journals.glob(f"*/*/*{JOURNAL_SUFFIX}")):
+        if is_locked(journal):
+            continue
+        key = raw_key(layout, journal)
+        digest = sha256_file(journal)
+        if store.get(key + _PROOF) == digest.encode():
+            result.present.append(key)
+            continue
+        if not store.put_file(key, journal, digest):
+            raise StoreError(f"{store}/{key}: holds other bytes than {journal}")
+        held = store.held(key)
+        if held is None or held.sha256 != digest:
+            raise StoreError(f"{store}/{key}: comes back with other bytes than {journal}")
+        store.put(key + _PROOF, digest.encode(), exclusive=False)
+        result.sent.append(key)
+    for key, _ in list(store.list_keys(_PREFIX)):
+        name = Path(key.removesuffix(_PROOF))
+        if name.suffix == JOURNAL_SUFFIX and now - _begun(name) > config.raw.keep:
+            store.delete(key)
+            result.deleted.append(key)
+    return result
+
+
+def _begun(path: Path) -> datetime:
+    return Layout.journal_start(path).astimezone(UTC)
