@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from depthvault.archive import manifest
 from depthvault.layout import Layout
@@ -145,17 +149,38 @@ def pending_files(layout: Layout, known: Iterable[Receipt], archived: set[tuple[
             if (file.path, file.sha256) in archived or file.rows == 0:
                 continue
             period = Period.parse(file.period, timedelta(minutes=receipt.period_minutes))
+            path = layout.root / file.path
             found.append(
                 TableFile(
                     table=file.channel,
                     unit=(receipt.exchange, file.channel, file.period),
-                    location=str((layout.root / file.path).absolute()),
+                    location=str(path.absolute()),
                     bytes=file.bytes,
                     rows=file.rows,
                     span=_microseconds(period),
+                    received=_received(path, file.sha256),
                 )
             )
     return found
+
+
+@lru_cache(maxsize=65_536)
+def _received(path: Path, sha256: str) -> Range | None:
+    """First and last `received_time` in a live file, as its footer tells; None when it does not, or is gone."""
+    del sha256  # a file that was sealed anew is another one
+    try:
+        metadata = pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
+        return None
+    index = next((i for i in range(metadata.num_columns) if metadata.schema.column(i).path == "received_time"), None)
+    if index is None:
+        return None
+    found = [metadata.row_group(number).column(index).statistics for number in range(metadata.num_row_groups)]
+    if not found or any(one is None or not one.has_min_max for one in found):
+        return None
+    ends = pa.array([min(one.min for one in found), max(one.max for one in found)], pa.timestamp("us", tz="UTC"))
+    first, last = ends.cast(pa.int64()).to_pylist()
+    return first, last
 
 
 def _receipt_marks(layout: Layout) -> dict[Path, int]:
