@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
@@ -18,6 +19,7 @@ from depthvault.durable import create_exclusive, make_directories, write_atomic
 from depthvault.errors import ChainError
 from depthvault.layout import Layout
 
+_READERS = 8
 SUMS_KEY = "SHA256SUMS"
 
 
@@ -41,8 +43,14 @@ def load(layout: Layout) -> ArchiveState:
 def load_store(store: Store) -> ArchiveState:
     """The state of the archive as the store tells it. ChainError as `load`."""
     state = ArchiveState()
-    while (data := store.get(manifest_key(state.number + 1))) is not None:
-        state.append(data, f"{store}/{manifest_key(state.number + 1)}")
+    names = (key.removeprefix("_manifests/").removesuffix(".json") for key, _ in store.list_keys("_manifests/"))
+    last = max((int(name) for name in names if name.isdigit()), default=0)
+    keys = [manifest_key(number) for number in range(1, last + 1)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        for key, data in zip(keys, pool.map(store.get, keys), strict=True):
+            if data is None:
+                raise ChainError(f"{store}/{key}: is missing, later manifests are there")
+            state.append(data, f"{store}/{key}")
     return state
 
 

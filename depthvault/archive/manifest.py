@@ -7,6 +7,7 @@ numbered from 1; each holds the SHA-256 of the bytes of the one before. The arch
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -172,8 +173,8 @@ class ArchiveState:
     """What the entries so far add up to.
 
     files: current files by path, owner: the unit of each. superseded: removed files by path, replaced_in: the unit of
-    the entry that removed each. current: the latest
-    entry of each unit. digests: SHA-256 of the bytes of each entry, entry 1 first.
+    the entry that removed each. current: the latest entry of each unit, hours: the periods of each exchange and
+    channel, ascending. digests: SHA-256 of the bytes of each entry, entry 1 first.
     """
 
     files: dict[str, ArchiveFile] = field(default_factory=dict)
@@ -181,6 +182,7 @@ class ArchiveState:
     replaced_in: dict[str, Unit] = field(default_factory=dict)
     current: dict[Unit, Entry] = field(default_factory=dict)
     owner: dict[str, Unit] = field(default_factory=dict)
+    hours: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     digests: list[str] = field(default_factory=list)
 
     @property
@@ -214,6 +216,8 @@ class ArchiveState:
         for file in entry.add:
             self.files[file.path] = file
             self.owner[file.path] = entry.unit
+        if entry.kind == "hour" and entry.unit not in self.current:
+            insort(self.hours.setdefault((entry.exchange, entry.channel), []), entry.period)
         self.current[entry.unit] = entry
         self.digests.append(digest(data))
         return entry
@@ -232,12 +236,9 @@ class ArchiveState:
 
     def before(self, exchange: str, channel: str, period: str) -> Entry | None:
         """The entry of the latest hour before `period` that the archive has of this channel."""
-        earlier = [
-            unit[3]
-            for unit in self.current
-            if unit[0] == "hour" and unit[1] == exchange and unit[2] == channel and unit[3] < period
-        ]
-        return self.current["hour", exchange, channel, max(earlier)] if earlier else None
+        periods = self.hours.get((exchange, channel), [])
+        place = bisect_left(periods, period)
+        return self.current["hour", exchange, channel, periods[place - 1]] if place else None
 
     def sha256sums(self, without: Iterable[str] = ()) -> bytes:
         """The text that `sha256sum -c` reads in `archive/`: current files and manifests, but `without`."""
