@@ -8,6 +8,7 @@ come after the window.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -185,7 +186,8 @@ class SpanIndex:
 
     def _save(self, exchange: str, writer: str) -> None:
         cache = _Cache(self._length, self._grace, self._spans[(exchange, writer)])
-        write_atomic(self._cache_path(exchange, writer), msgspec.json.encode(cache))
+        with contextlib.suppress(OSError):  # somebody who may only read the data asks for the running hour, too
+            write_atomic(self._cache_path(exchange, writer), msgspec.json.encode(cache))
 
 
 def _ns(length: timedelta) -> int:
