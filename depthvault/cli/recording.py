@@ -150,6 +150,61 @@ def register(app: typer.Typer) -> None:
         console.print(f"[bold]{sentence}[/]")
         raise typer.Exit(0 if yes else 1)
 
+    @command(app, "trial", panel=PANEL, example="depthvault trial --minutes 1 --symbols 6")
+    def trial(
+        minutes: Annotated[float, typer.Option(min=0.1, help="How long the collectors record.")] = 30.0,
+        symbols: Annotated[int, typer.Option(min=1, help="Symbols of each venue (Lighter: 10 at most).")] = 100,
+        venues: Annotated[list[str] | None, typer.Option(help="Which venues; default: all three.")] = None,
+        instances: Annotated[int, typer.Option(min=1, max=2, help="Collectors side by side on each venue.")] = 2,
+        rate: Annotated[float, typer.Option(min=0.1, max=10, help="Book events a second and symbol.")] = 10.0,
+        faults: Annotated[
+            str | None, typer.Option(help="The simulator's faults, as drop=0.001,disconnect=30; default: all kinds.")
+        ] = None,
+        kill: Annotated[float, typer.Option(min=0, help="Mean seconds between SIGKILLs; 0: none.")] = 45.0,
+        restart: Annotated[float, typer.Option(min=0, help="Mean seconds between SIGTERM restarts; 0: none.")] = 60.0,
+        seed: Annotated[int, typer.Option(help="Of the market, the faults and the signals.")] = 1,
+        folder: Annotated[
+            Path | None, typer.Option(help="Keep everything here (new or empty); default: a scratch folder.")
+        ] = None,
+        again: Annotated[Path | None, typer.Option(help="Record nothing: judge the trial kept in this folder.")] = None,
+        output: Annotated[Path, typer.Option("--output", "-o", help="All figures as JSON.")] = Path("trial.json"),
+    ) -> None:
+        """Put the whole system to the test: faults, kills, and a simulator that knows the truth. Exit code 1 says no.
+
+        The real collectors record the simulator; what they recorded is sealed, archived and verified, and compared with
+        the simulator's ledger event by event and number by number.
+        """
+        from collectors.trial.plan import FAULTS, VENUES, Plan
+        from collectors.trial.run import again as judge_again
+        from collectors.trial.run import run
+        from collectors.trial.verdict import costs_of, sentences, table_of
+        from expectations import validate
+
+        if again is not None:
+            verdict = judge_again(again, console)
+        else:
+            plan = Plan(
+                seconds=minutes * 60, symbols=symbols, venues=tuple(venues or VENUES), instances=instances, rate=rate,
+                faults=FAULTS if faults is None else faults, kill=kill, restart=restart, seed=seed,
+            )  # fmt: skip
+            with _scratch(folder is None) as scratch:
+                verdict = run(plan, folder or scratch or Path(), validate, console)
+        verdict.write(output)
+        console.print(table_of(verdict))
+        console.print(costs_of(verdict))
+        for line in sentences(verdict):
+            console.print(line, soft_wrap=True)
+        problems = verdict.problems()
+        for one in verdict.findings:
+            for example in one.examples:
+                console.print(f"[red]{one.venue} {one.channel}: {example}[/]", soft_wrap=True)
+        for problem in problems:
+            console.print(f"[bold red]{problem}[/]", soft_wrap=True)
+        what = "the archive is what the venues said, and says where it is not"
+        console.print(f"[bold red]no[/]: {len(problems)} problems" if problems else f"[bold green]yes[/]: {what}")
+        console.print(f"figures: {output}", soft_wrap=True)
+        raise typer.Exit(1 if problems else 0)
+
     @command(app, "seal", panel=PANEL, example="depthvault seal --all")
     def seal(
         everything: Annotated[bool, typer.Option("--all", help="The running period too.")] = False,

@@ -1,0 +1,94 @@
+"""What the recording cost, from what each collector told of itself each second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+import msgspec
+import numpy as np
+
+from collectors.trial.stage import Recorded, Sample
+
+WARM_UP = 60.0
+"""Seconds after a collector's start that say nothing about its memory: modules, books and caches are filling."""
+JUDGED = 300.0
+"""Seconds beyond the warm-up that memory must have been watched for before it can be called flat, or not."""
+FLAT = 0.02
+"""Share of its memory by which a collector may grow in ten minutes and still be called flat."""
+
+
+class Cost(msgspec.Struct):
+    """One collector (an exchange's instance), all of its processes taken together.
+
+    frames, cpu: of the time after the first seconds, so that a start is not counted. rss_start, rss_max: bytes, of the
+    longest-lived process, from the warm-up on. slope: bytes a minute. watched: seconds that the slope was watched for.
+    """
+
+    exchange: str
+    writer: str
+    processes: int = 0
+    frames: int = 0
+    seconds: float = 0.0
+    cpu: float = 0.0
+    bytes: int = 0
+    rss_start: int = 0
+    rss_max: int = 0
+    slope: float = 0.0
+    watched: float = 0.0
+
+    @property
+    def microseconds(self) -> float:
+        """CPU time a frame, of the whole process."""
+        return 1e6 * self.cpu / self.frames if self.frames else 0.0
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    @property
+    def is_flat(self) -> bool | None:
+        """None: not watched for long enough to say."""
+        if self.watched < JUDGED:
+            return None
+        return self.slope * 10 <= FLAT * self.rss_start
+
+
+def costs(recorded: Recorded) -> list[Cost]:
+    """The cost of each collector."""
+
+    def owner(sample: Sample) -> tuple[str, str, int]:
+        return sample.exchange, sample.writer, sample.pid
+
+    found: dict[tuple[str, str], Cost] = {}
+    for (exchange, writer, _), samples in groupby(sorted(recorded.samples, key=owner), owner):
+        cost = found.setdefault((exchange, writer), Cost(exchange, writer))
+        _add(cost, sorted(samples, key=lambda sample: sample.seconds))
+    return list(found.values())
+
+
+def _add(cost: Cost, samples: list[Sample]) -> None:
+    cost.processes += 1
+    steady = [sample for sample in samples if sample.uptime >= 5.0]
+    if len(steady) > 1:
+        first, last = steady[0], steady[-1]
+        cost.frames += last.frames - first.frames
+        cost.bytes += last.bytes - first.bytes
+        cost.cpu += last.cpu - first.cpu
+        cost.seconds += last.uptime - first.uptime
+    cost.rss_max = max(cost.rss_max, *(sample.rss for sample in samples))
+    warm = [sample for sample in samples if sample.uptime >= WARM_UP]
+    watched = warm[-1].uptime - warm[0].uptime if warm else 0.0
+    if watched > cost.watched:
+        cost.watched, cost.rss_start = watched, warm[0].rss
+        cost.slope = _slope(warm)
+
+
+def _slope(samples: Iterable[Sample]) -> float:
+    """Bytes a minute, by least squares."""
+    pairs = [(sample.uptime / 60, sample.rss) for sample in samples]
+    if len(pairs) < 3:
+        return 0.0
+    minutes, rss = np.array(pairs).T
+    return float(np.polyfit(minutes, rss, 1)[0])

@@ -1,0 +1,121 @@
+"""The simulator's side: what it generated, put by stream, and to whom each event was written whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from collectors.trial.expected import Reading, stream_name
+from simulator.truth import Truth
+
+FLIGHT_MS = 2000
+"""Written is not received: what was written so shortly before a connection ended may never have arrived."""
+_SPOOL_EVENTS = 200_000
+_NOT_WHOLE = frozenset({"drop", "malformed"})
+FOREVER = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """An event of the truth: its number, when it was emitted, its payload."""
+
+    n: int
+    time_ms: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFile:
+    """All events of one stream, in the order generated, in a file of their own."""
+
+    symbol: str
+    path: Path
+
+    def __iter__(self) -> Iterator[Happened]:
+        with self.path.open("rb") as lines:
+            for line in lines:
+                n, time_ms, payload = line[:-1].split(b"\t", 2)
+                yield Happened(int(n), int(time_ms), payload)
+
+
+def by_stream(
+    truth: Truth, venue: str, reading: Reading, symbols: frozenset[str], folder: Path
+) -> dict[str, StreamFile]:
+    """The events of a channel put by stream, in one pass over the ledger."""
+    files: dict[str, StreamFile] = {}
+    waiting: dict[str, list[bytes]] = {}
+    count = 0
+    for event in truth.events(venue, reading.truth):
+        if event.symbol not in symbols:
+            continue
+        name = stream_name(venue, reading, event.symbol, event.payload)
+        if name not in files:
+            files[name] = StreamFile(event.symbol, folder / f"{venue}-{reading.truth}-{len(files)}")
+        waiting.setdefault(name, []).append(b"%d\t%d\t%b\n" % (event.n, event.time_ms, event.payload))
+        count += 1
+        if count % _SPOOL_EVENTS == 0:
+            _spool(files, waiting)
+    _spool(files, waiting)
+    return files
+
+
+def _spool(files: dict[str, StreamFile], waiting: dict[str, list[bytes]]) -> None:
+    for name, lines in waiting.items():
+        with files[name].path.open("ab") as file:
+            file.writelines(lines)
+    waiting.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Events after `first` and up to `last` went to a connection; it ended at `until_ms`."""
+
+    connection: int
+    first: int
+    last: int
+    until_ms: int
+
+
+@dataclass(slots=True)
+class Deliveries:
+    """To whom the simulator wrote what. `kinds`: faults it committed, by kind."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    _spans: dict[str, list[_Span]] = field(default_factory=dict)
+    _spoiled: set[tuple[int, str, int]] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, truth: Truth, venue: str) -> Deliveries:
+        result = cls()
+        for fault in truth.faults(venue):
+            result.kinds[fault["kind"]] += 1
+            if fault["kind"] in _NOT_WHOLE:
+                result._spoiled.add((fault["connection"], fault["stream"], fault["event_n"]))
+        heard: dict[int, dict[str, int]] = {}
+        for row in truth.connections(venue):
+            streams = heard.setdefault(row["connection"], {})
+            if row["kind"] == "subscribe" and row["delivers"]:
+                streams[row["stream"]] = row["n"]
+            elif row["kind"] == "unsubscribe" and row["stream"] in streams:
+                result._add(row["stream"], _Span(row["connection"], streams.pop(row["stream"]), row["n"], FOREVER))
+            elif row["kind"] in ("close", "half_open"):
+                for stream, first in heard.pop(row["connection"]).items():
+                    result._add(stream, _Span(row["connection"], first, row["n"], row["time_ms"]))
+        for connection, streams in heard.items():
+            for stream, first in streams.items():
+                result._add(stream, _Span(connection, first, FOREVER, FOREVER))
+        return result
+
+    def _add(self, stream: str, span: _Span) -> None:
+        self._spans.setdefault(stream, []).append(span)
+
+    def arrived(self, stream: str, event: Happened) -> bool:
+        """Whether the event was written whole to a connection that lived on: then somebody must have it."""
+        return any(
+            span.first < event.n <= span.last
+            and span.until_ms >= event.time_ms + FLIGHT_MS
+            and (span.connection, stream, event.n) not in self._spoiled
+            for span in self._spans.get(stream, ())
+        )
