@@ -186,6 +186,17 @@ class StoreConfig(_Section):
     attempts: int = Field(5, ge=1)
 
 
+class IcebergConfig(_Section):
+    """The Iceberg catalog that `depthvault iceberg sync` keeps. Its token comes from `ICEBERG_TOKEN`."""
+
+    uri: str | None = Field(None, description="of a REST catalog; null: a SQL catalog under data_dir/iceberg")
+    warehouse: str | None = Field(None, description="the catalog's warehouse; null: data_dir/iceberg/warehouse")
+    files: Literal["auto", "local", "store"] = Field(
+        "auto", description="which copy of the files tables name; auto: the store's when there is one"
+    )
+    properties: dict[str, str] = Field(default_factory=dict, description="further properties for pyiceberg")
+
+
 class AlertsConfig(_Section):
     telegram_url: str = "https://api.telegram.org"
     mail_to: tuple[str, ...] = ()
@@ -227,6 +238,7 @@ class Secrets(BaseSettings):
     r2_bucket_name: str | None = None
     telegram_bot_token: SecretStr | None = None
     telegram_chat_id: str | None = None
+    iceberg_token: SecretStr | None = None
     smtp_host: str | None = None
     smtp_port: int = 587
     smtp_user: str | None = None
@@ -248,6 +260,7 @@ class Config(_Section):
     journal: JournalConfig = JournalConfig()
     raw: RawConfig = RawConfig()
     store: StoreConfig = StoreConfig()
+    iceberg: IcebergConfig = IcebergConfig()
     alerts: AlertsConfig = AlertsConfig()
     monitor: MonitorConfig = MonitorConfig()
     book: BookConfig = BookConfig()
