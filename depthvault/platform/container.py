@@ -127,6 +127,13 @@ def airflow(component: str) -> None:
     _become("airflow", component, *extra)
 
 
+def command_line(*words: str) -> None:
+    """Become `depthvault` for the platform of this volume: what `depthvault` means in `docker compose exec`."""
+    if (VOLUME / "current").exists():
+        current()
+    _become("depthvault", *words)
+
+
 def password() -> None:
     """Print the generated password of Airflow's admin; for `docker compose exec`."""
     print(current().secrets.read("airflow_admin_password"))
@@ -166,6 +173,7 @@ def main(words: list[str]) -> None:
         "recorder": recorder,
         "airflow": airflow,
         "password": password,
+        "cli": command_line,
         "healthy": healthy,
     }
     if role not in roles:
