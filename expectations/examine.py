@@ -25,6 +25,7 @@ FILE = "file"
 """The suite over whole files."""
 
 _CADENCE_TOLERANCE = 2.5
+_BOOKS = ("depth_diff", "depth_snapshot")
 _CLOSED = ("bridged", "refilled")
 
 
@@ -48,7 +49,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The `gaps` and `coverage` rows of the venue and period.
+    """The `gaps`, `coverage` and `book_audit` rows of the venue and period.
 
     cadence: the published interval between two REST snapshots of a symbol; None: not judged.
     """
@@ -56,6 +57,7 @@ class Ledger:
     gaps: pa.Table = field(default_factory=QUALITY["gaps"].empty_table)
     coverage: pa.Table = field(default_factory=QUALITY["coverage"].empty_table)
     cadence: timedelta | None = None
+    audits: pa.Table = field(default_factory=QUALITY["book_audit"].empty_table)
 
 
 def examine(
@@ -121,10 +123,24 @@ def _add_ledger(symbols: dict[str, Metrics], channel: str, ledger: Ledger, break
         found, undeclared, unfounded = breaks.get(symbol, (0.0, 0.0, 0.0))
         metrics["breaks"], metrics["breaks_undeclared"], metrics["gaps_unfounded"] = found, undeclared, unfounded
         metrics["gaps_open"] = float(missing.get(symbol, 0))
+        if channel in _BOOKS:
+            metrics |= _audited(ledger.audits, symbol)
         if channel == "depth_snapshot":
             largest = metrics.get("largest_interval_seconds") or 0.0
             limit = ledger.cadence.total_seconds() * _CADENCE_TOLERANCE if ledger.cadence else float("inf")
             metrics["cadence_exceeded"] = float(largest > limit)
+
+
+def _audited(audits: pa.Table, symbol: str) -> Metrics:
+    """Levels that agreed and that did not, over all audits of `symbol` that cross no gap; None without any."""
+    rows = [row for row in audits.filter(pc.equal(audits["symbol"], symbol)).to_pylist() if not row["gap_crossed"]]
+    if not rows:
+        return {"audit_matched": None, "audit_mismatched": None, "audit_undecidable": None}
+    return {
+        "audit_matched": float(sum(row["matched"] for row in rows)),
+        "audit_mismatched": float(sum(row["missing"] + row["extra"] + row["different"] for row in rows)),
+        "audit_undecidable": float(sum(row["undecidable"] for row in rows)),
+    }
 
 
 def _of(table: pa.Table, channel: str) -> list[dict[str, Any]]:

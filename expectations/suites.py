@@ -68,6 +68,7 @@ _CONTINUITY = (
     _zero("gaps_open", "nothing is missing that was not bridged or refilled"),
 )
 _TIMES = Rule("time_regression_ms", 0, 0, "the venue's times do not step back along the chain")
+_AUDIT = Rule("audit_mismatched", 0, 0, "diffs replayed from a snapshot give the next one", optional=True)
 _LEVELS = _zero("uneven_levels", "each price has its size")
 _CROSSED = _zero("crossed", "the best bid is below the best ask")
 
@@ -78,10 +79,12 @@ _SPECIFIC: dict[str, tuple[Rule, ...]] = {
         _LEVELS,
         _LAG,
         _SHARE,
+        _AUDIT,
         _zero("ids_reversed", "first id is not above final id"),
     ),
     "depth_partial": (_LEVELS, _CROSSED, _SHARE, _zero("ids_reversed", "first id is not above final id")),
     "depth_snapshot": (
+        _AUDIT,
         _LEVELS,
         _CROSSED,
         _zero("one_sided", "a full book has both sides"),

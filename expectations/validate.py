@@ -43,6 +43,7 @@ def validate(layout: Layout, config: Config, exchange: str, period: Period) -> J
             _table(staging, layout, state, compacted, "gaps"),
             _table(staging, layout, state, compacted, "coverage"),
             _cadence(config, exchange, subjects),
+            _table(staging, layout, state, compacted, "book_audit"),
         )
         spill = layout.run / "spill" / f"{exchange}-{period.label}"
         try:

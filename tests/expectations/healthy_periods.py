@@ -116,6 +116,7 @@ def judged(
     paper: dict[str, Any] | None = None,
     schema: pa.Schema | None = None,
     cadence: timedelta | None = timedelta(minutes=1),
+    audits: list[dict[str, Any]] | None = None,
 ) -> Judgement:
     """Judge `rows` as the compacted file of `channel` with an honest ledger; the arguments make it less honest."""
     schema = schema or CHANNELS[channel].schema
@@ -150,6 +151,7 @@ def judged(
         pa.Table.from_pylist([gap(channel, **declared) for declared in gaps or []], schema=QUALITY["gaps"]),
         pa.Table.from_pylist(list(counted.values()), schema=QUALITY["coverage"]),
         cadence,
+        pa.Table.from_pylist([audit(**told) for told in audits or []], schema=QUALITY["book_audit"]),
     )
     return examine(exchange, PERIOD, (Subject(**file),), ledger)
 
@@ -168,4 +170,24 @@ def gap(channel: str, **values: Any) -> dict[str, Any]:
         "cause": "disconnect",
         "status": "lost",
         "detail": "{}",
+    } | values
+
+
+def audit(**values: Any) -> dict[str, Any]:
+    return {
+        "exchange": "binance_futures",
+        "symbol": SYMBOLS[0],
+        "period": PERIOD.start,
+        "from_update_id": 1,
+        "to_update_id": 2,
+        "diffs_applied": 10,
+        "matched": 2000,
+        "missing": 0,
+        "extra": 0,
+        "different": 0,
+        "undecidable": 0,
+        "bid_low": 1.0,
+        "ask_high": 2.0,
+        "gap_crossed": False,
+        "state_hash": "",
     } | values

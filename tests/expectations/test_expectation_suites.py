@@ -169,7 +169,15 @@ def test_a_symbol_whose_rows_are_torn_apart_fails(channel: str, tmp_path: Path) 
 
 
 def test_every_rule_is_broken_by_some_test() -> None:
-    ledger = {"rows", "coverage_events_difference", "share", "gaps_unfounded", "gaps_open", "symbol_runs"}
+    ledger = {
+        "rows",
+        "coverage_events_difference",
+        "share",
+        "gaps_unfounded",
+        "gaps_open",
+        "symbol_runs",
+        "audit_mismatched",
+    }
     broken = {(channel, metric) for channel, _, metric in FAULTS}
     shared = {"bad_prices", "bad_sizes", "outside_period"}  # the same code for all channels, broken in several
     missing = {
@@ -294,3 +302,19 @@ def test_a_file_with_a_wrong_column_type_fails_without_being_measured(tmp_path: 
         [field.with_type(pa.float32()) if field.name == "price" else field for field in CHANNELS["trade"].schema]
     )
     assert ("", "schema_faults") in failed(judged(tmp_path, healthy("trade"), "trade", schema=schema))
+
+
+@pytest.mark.parametrize("channel", ["depth_diff", "depth_snapshot"])
+@pytest.mark.parametrize("kind", ["missing", "extra", "different"])
+def test_a_book_that_the_next_snapshot_refutes_fails(channel: str, kind: str, tmp_path: Path) -> None:
+    judgement = judged(tmp_path, healthy(channel), channel, audits=[{}, {kind: 1}])
+    assert failed(judgement) == {(BTC, "audit_mismatched")}
+
+
+def test_an_audit_that_can_say_nothing_fails_nothing(tmp_path: Path) -> None:
+    audits = [{"undecidable": 40}, {"gap_crossed": True, "missing": 9}]
+    judgement = judged(tmp_path, healthy("depth_diff"), "depth_diff", audits=audits)
+    assert failed(judgement) == set()
+    figures = {(check.symbol, check.metric): check.value for check in judgement.checks}
+    assert figures[(BTC, "audit_undecidable")] == 40
+    assert figures[(SYMBOLS[1], "audit_matched")] is None
