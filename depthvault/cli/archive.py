@@ -282,3 +282,46 @@ def register(app: typer.Typer) -> None:
             if number:
                 console.print(f"{number:,} {what}")
         console.print(f"{done.files:,} files, {done.rows:,} new rows, {len(done.entries):,} manifests")
+
+    iceberg = typer.Typer(
+        help="Iceberg tables over the archive's own files.",
+        no_args_is_help=True,
+        epilog="Example: `depthvault iceberg sync`",
+    )
+    app.add_typer(iceberg, name="iceberg", rich_help_panel=PANEL)
+
+    @command(iceberg, "sync", panel=PANEL, example="depthvault iceberg sync")
+    def iceberg_sync(
+        hours: Annotated[bool, typer.Option("--hours", help="Also periods whose day is not rolled up yet.")] = False,
+        config: ConfigFile = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        """Bring the Iceberg tables to what the manifests say: new files in, superseded ones out. Nothing is copied."""
+        from depthvault.config import Secrets
+        from depthvault.iceberg import sync
+
+        loaded = configuration(config, data_dir)
+        tables = sync(loaded.layout, loaded, Secrets(), hours=hours)
+        for table in tables:
+            console.print(
+                f"{table.table}: {table.files:,} files, {table.rows:,} rows; {table.added:,} registered, "
+                f"{table.removed:,} taken out"
+            )
+        if not tables:
+            console.print("nothing to register: no day is rolled up yet (`--hours` takes periods as they are)")
+
+    @command(app, "views", panel=PANEL, example="depthvault views --output archive.duckdb")
+    def views(
+        output: Annotated[Path, typer.Option("--output", "-o", help="The DuckDB file.")] = Path("archive.duckdb"),
+        config: ConfigFile = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        """Write a DuckDB file with views over the archived files of this host, for other tools. Open it read-only."""
+        from datetime import UTC, datetime
+
+        from depthvault.query.saved import save_views
+
+        saved = save_views(configuration(config, data_dir).layout, output, datetime.now(UTC))
+        console.print(f"{saved.path}: {saved.files:,} files, as of manifest {saved.manifest:,}", soft_wrap=True)
+        if saved.absent:
+            console.print(f"[yellow]{saved.absent:,} files are only in the store and left out[/]; `depthvault restore`")
