@@ -42,6 +42,12 @@ def properties(layout: Layout, config: Config, secrets: Secrets) -> dict[str, st
         given["s3.access-key-id"] = secrets.r2_access_key_id.get_secret_value()
         given["s3.secret-access-key"] = secrets.r2_secret_access_key.get_secret_value()
         given["s3.region"] = config.store.region
+        if settings.uri is not None:
+            # The objects lie outside the table's own folder, which is all that keys lent by the catalog would open.
+            given["header.X-Iceberg-Access-Delegation"] = ""
+        if settings.properties.get("rest.sigv4-enabled", "").lower() == "true":
+            given["client.access-key-id"] = given["s3.access-key-id"]
+            given["client.secret-access-key"] = given["s3.secret-access-key"]
         if secrets.r2_endpoint_url is not None:
             given["s3.endpoint"] = secrets.r2_endpoint_url
     return given | settings.properties

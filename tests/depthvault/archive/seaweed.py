@@ -25,6 +25,7 @@ class Server:
     access_key: str
     secret_key: str
     process: subprocess.Popen[bytes]
+    catalog: str = ""
 
     def client(self):  # type: ignore[no-untyped-def]
         return boto3.client(
@@ -65,16 +66,19 @@ def _free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Server]:
+def running(folder: Path, iceberg: str | None = None) -> Iterator[Server]:
+    """The server; with `iceberg` also a REST catalog of tables in a bucket of that name."""
     program = weed_program()
     assert program is not None
     access, secret = secrets.token_hex(8), secrets.token_hex(16)
-    master, volume, filer, s3 = _free_ports(4)
+    master, volume, filer, s3, rest = _free_ports(5)
+    tables = [] if iceberg is None else [f"-tableBucket={iceberg}"]
     log = (folder / "weed.log").open("wb")
     process = subprocess.Popen(
         [
             program, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
-            "-admin.ui=false", "-webdav=false", "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+            "-admin.ui=false", "-webdav=false", "-s3.iam=false", f"-s3.port.iceberg={rest if iceberg else 0}",
+            *tables, "-s3.port.lance=0",
             "-master.volumeSizeLimitMB=64", f"-master.port={master}", f"-volume.port={volume}",
             f"-filer.port={filer}", f"-s3.port={s3}",
         ],
@@ -83,7 +87,7 @@ def running(folder: Path) -> Iterator[Server]:
         stderr=log,
         start_new_session=True,
     )  # fmt: skip
-    server = Server(f"http://127.0.0.1:{s3}", access, secret, process)
+    server = Server(f"http://127.0.0.1:{s3}", access, secret, process, f"http://127.0.0.1:{rest}")
     try:
         _await_ready(server, folder)
         yield server

@@ -1,5 +1,18 @@
-"""The archive's own object store, for tables over its objects."""
+"""The archive's own object store, for tables over its objects, with a REST catalog of its own."""
 
-from ..archive.conftest import bucket, server, store
+from collections.abc import Iterator
 
-__all__ = ["bucket", "server", "store"]
+import pytest
+
+from ..archive.conftest import bucket, store
+from ..archive.seaweed import Server, running, weed_program
+
+__all__ = ["bucket", "store"]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if weed_program() is None:
+        pytest.skip("SeaweedFS is not installed (extra `servers`)")
+    with running(tmp_path_factory.mktemp("seaweed"), iceberg="tables") as running_server:
+        yield running_server

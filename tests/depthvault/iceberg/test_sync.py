@@ -159,14 +159,37 @@ def test_a_file_that_is_not_here_is_named_and_nothing_is_committed(host: Host) -
     assert table(host).current_snapshot() is None
 
 
+def keys(server: Server, bucket: str) -> Secrets:
+    return Secrets(
+        _env_file=None, r2_endpoint_url=server.endpoint, r2_access_key_id=SecretStr(server.access_key),  # type: ignore[call-arg]
+        r2_secret_access_key=SecretStr(server.secret_key), r2_bucket_name=bucket,
+    )  # fmt: skip
+
+
+def test_a_rest_catalog_holds_tables_over_the_store(host: Host, store: Store, server: Server, bucket: str) -> None:
+    host.options |= {
+        "store": {"prefix": "vault", "region": "us-east-1"},
+        "iceberg": {
+            "uri": server.catalog, "warehouse": "s3://tables",
+            "properties": {"rest.sigv4-enabled": "true", "rest.signing-region": "us-east-1"},
+        },
+    }  # fmt: skip
+    archive(host, range(1), store)
+    secrets = keys(server, bucket)
+    sync(host.layout, host.config, secrets, hours=True)
+    archive(host, range(1, 2), store)
+    roll(host, store)
+    [_, diffs] = sync(host.layout, host.config, secrets)
+    assert (diffs.files, diffs.added, diffs.removed, diffs.rows) == (2, 2, 1, 20)
+    assert [(each.added, each.removed) for each in sync(host.layout, host.config, secrets)] == [(0, 0), (0, 0)]
+    assert scanned(table(host, secrets=secrets)) == truth(host)
+
+
 def test_tables_over_the_store_name_its_objects(host: Host, store: Store, server: Server, bucket: str) -> None:
     archive(host, store=store)
     roll(host, store)
     host.options["store"] = {"prefix": "vault"}
-    secrets = Secrets(
-        _env_file=None, r2_endpoint_url=server.endpoint, r2_access_key_id=SecretStr(server.access_key),  # type: ignore[call-arg]
-        r2_secret_access_key=SecretStr(server.secret_key), r2_bucket_name=bucket,
-    )  # fmt: skip
+    secrets = keys(server, bucket)
     sync(host.layout, host.config, secrets)
     tasks = list(table(host, secrets=secrets).scan().plan_files())
     assert {task.file.file_path.split("/day/")[0] for task in tasks} == {f"s3://{bucket}/vault"}
