@@ -61,7 +61,7 @@ def of_bucket(secrets: Secrets) -> Vault:
     return depthvault.open(f"s3://{secrets.r2_bucket_name}/vault", config=CONFIG, secrets=secrets)
 
 
-COUNT = "SELECT count(*), min(trade_id), max(trade_id), sum(price) FROM trade"
+COUNT = "SELECT count(*), min(trade_id), max(trade_id), sum(price::DECIMAL(18, 4)) FROM trade"
 
 
 def test_a_bucket_gives_the_same_answer_as_the_directory(uploaded: Layout, secrets: Secrets, vault: Vault) -> None:
