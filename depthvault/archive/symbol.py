@@ -99,6 +99,8 @@ def compact_symbol(work: Work, symbol: str, table: pa.Table, writer: ArchiveWrit
             row_groups=writer.write(table, result.chosen[fresh]),
             first_id=None if ids is None else int(ids.min()), last_id=None if ids is None else int(ids.max()),
         )  # fmt: skip
+    if channel.name == "collector_event":
+        return  # what happened to the recorder has no coverage
     first, last = (int(received.min()), int(received.max())) if len(received) else (None, None)
     told = SymbolRows(symbol, stitched.num_rows, result.duplicates, first, last)
     answers = np.sort(received).tolist() if work.listening.cadence_ns else ()
