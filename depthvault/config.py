@@ -206,19 +206,6 @@ class AlertsConfig(_Section):
     max_per_hour: int = Field(10, ge=1)
 
 
-class MonitorConfig(_Section):
-    enabled: bool = False
-    dsn: str | None = None
-    port: int = 8090
-
-
-class BookConfig(_Section):
-    enabled: bool = False
-    host: str = "127.0.0.1"
-    port: int = 8000
-    history: Duration = timedelta(hours=24)
-
-
 class PlatformConfig(_Section):
     host: str = "127.0.0.1"
     airflow_port: int = Field(8080, ge=0, le=65535)
@@ -262,8 +249,6 @@ class Config(_Section):
     store: StoreConfig = StoreConfig()
     iceberg: IcebergConfig = IcebergConfig()
     alerts: AlertsConfig = AlertsConfig()
-    monitor: MonitorConfig = MonitorConfig()
-    book: BookConfig = BookConfig()
     platform: PlatformConfig = PlatformConfig()
 
     @property

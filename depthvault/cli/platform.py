@@ -29,6 +29,13 @@ def register(app: typer.Typer) -> None:
 
         stop(configuration(config, data_dir))
 
+    @command(app, "reload", panel=PANEL, example="depthvault reload")
+    def reload(config: ConfigFile = None, data_dir: DataDir = None) -> None:
+        """Apply a changed configuration to the running platform; collectors take it over without losing a frame."""
+        from depthvault.platform.up import reload as apply
+
+        apply(configuration(config, data_dir))
+
     @command(app, "status", panel=PANEL, example="depthvault status")
     def status(config: ConfigFile = None, data_dir: DataDir = None) -> None:
         """Show what runs, what is recorded, and how long the disk will last."""

@@ -92,7 +92,6 @@ def recorder() -> None:
     site = current()
     flags = {"COLLECTORS": True, "SEALER": True, "ALERTING": True}
     flags |= dict.fromkeys(("POSTGRES", "S3", "SIMULATOR"), False)
-    flags |= {"BOOK_SERVER": site.config.book.enabled, "MONITOR": site.config.monitor.enabled}
     os.environ.update({f"DEPTHVAULT_START_{name}": str(on).lower() for name, on in flags.items()})
     os.environ["DEPTHVAULT_SIMULATOR_OPTIONS"] = ""
     if site.demo:

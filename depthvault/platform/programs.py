@@ -9,7 +9,7 @@ from depthvault.config import Config
 
 STAGES: tuple[tuple[str, ...], ...] = (
     # Stopped in this order, each stage at once. supervisord would stop one program a second.
-    ("collector-", "book-server", "monitor", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"),
+    ("collector-", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer"),
     ("sealer", "airflow-api-server"),
     ("",),  # all others: simulator, S3 server, PostgreSQL, alerting
 )

@@ -52,8 +52,6 @@ def platform_status(config: Config) -> PlatformStatus:
         urls["S3"] = site.store_url
     if "simulator" in names:
         urls["simulator"] = f"http://127.0.0.1:{site.ports.get('simulator')}"
-    if "book-server" in names:
-        urls["books"] = f"http://{config.book.host}:{config.book.port}"
     return PlatformStatus(supervisor.pid(), programs, urls)
 
 

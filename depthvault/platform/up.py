@@ -186,8 +186,6 @@ def _starting(site: Site, parts: frozenset[str], simulator: str | None) -> dict[
         "SIMULATOR": simulator is not None,
         "COLLECTORS": live,
         "SEALER": live,
-        "BOOK_SERVER": live and site.config.book.enabled,
-        "MONITOR": live and site.config.monitor.enabled,
         "ALERTING": live and _exists("collectors.alerting"),
     }
 
@@ -229,7 +227,7 @@ def _start_programs(site: Site, supervisor: Supervisor, steps: Steps, parts: fro
     for name in wanted:
         if name.startswith("collector-"):
             wait(name.replace("-", " "), name, None)
-    for name in ("sealer", "book-server", "monitor", "alerting"):
+    for name in ("sealer", "alerting"):
         wait(name.replace("-", " "), name, None)
     if "airflow" in parts:
         _start_airflow(site, supervisor, steps)
