@@ -318,3 +318,9 @@ def test_an_audit_that_can_say_nothing_fails_nothing(tmp_path: Path) -> None:
     figures = {(check.symbol, check.metric): check.value for check in judgement.checks}
     assert figures[(BTC, "audit_undecidable")] == 40
     assert figures[(SYMBOLS[1], "audit_matched")] is None
+
+
+def test_the_recorder_s_own_events_need_no_coverage(tmp_path: Path) -> None:
+    told = {symbol: {"events": 0} for symbol in SYMBOLS}
+    assert failed(judged(tmp_path, healthy("collector_event"), "collector_event", coverage=told)) == set()
+    assert failed(judged(tmp_path, healthy("instrument"), "instrument", coverage=told)) != set()
