@@ -61,8 +61,14 @@ COMMON = (
     Column("received_time", TIME, "When our host had the frame (wall clock, UTC)."),
     Column("event_time", TIME, "When the venue sent the event (its `E`).", True),
     Column("symbol", pa.string(), "The venue's own spelling; empty where an event concerns no single symbol."),
-    Column("instance", pa.string(), "The writer that recorded the row: `a`, `b`, `a.0-of-2`, `rest-<host>`."),
-    Column("source", pa.string(), "`stream`, `rest`, or `refill` (fetched later by id to close a hole)."),
+    Column(
+        "instance", pa.string(), "The writer that recorded the row: `a`, `b`, `a.0-of-2`, `rest-<host>`; or `import`."
+    ),
+    Column(
+        "source",
+        pa.string(),
+        "`stream`, `rest`, `refill` (fetched later by id to close a hole) or `import` (an earlier recorder's, unproved).",
+    ),
 )
 
 _TRANSACTION = Column("transaction_time", TIME, "When the matching engine did it (the venue's `T`).")
@@ -329,7 +335,11 @@ _QUALITY: dict[str, tuple[str, tuple[Column, ...]]] = {
             Column("channel", pa.string(), "The channel."),
             Column("symbol", pa.string(), "The symbol."),
             Column("period", TIME, "Start of the archive period that the gap ends in."),
-            Column("instance", pa.string(), "The writer that had the gap; empty: none of them had the events."),
+            Column(
+                "instance",
+                pa.string(),
+                "The writer that had the gap; empty: none had the events; `import`: imported rows.",
+            ),
             Column("last_id", pa.int64(), "The last id before the gap.", True),
             Column("first_id", pa.int64(), "The id that the first event after it starts from.", True),
             Column("start_time", TIME, "Receipt of the last event before.", True),

@@ -16,7 +16,7 @@ import msgspec
 from depthvault.errors import ChainError
 
 Unit = tuple[str, str, str, str]
-"""What an entry is about: kind (`hour`, `day`), exchange, channel, period."""
+"""What an entry is about: kind (`hour`, `day`, `import`), exchange, channel, period."""
 
 
 class Tail(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -102,19 +102,20 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One manifest. `period` is `YYYYMMDDTHHMM` for hours, `YYYY-MM-DD` for days.
+    """One manifest. `period` is `YYYYMMDDTHHMM` for hours and imported days, `YYYY-MM-DD` for days.
 
     inputs: the live files it was made of; receipts: SHA-256 of the receipts that name them. archived_inputs: files of
     the archive itself that it was made of.
     predecessor: digest of the tails that the first events were checked against.
     tails: per symbol the chain's end, under "" for the stitched chain and under each instance's name for its own;
     tails_sha256: their digest.
-    condition: `available`, or `degraded` when an expectation failed (`failed` names which).
+    condition: `available`, `degraded` when an expectation failed (`failed` names which), or `imported`: rows that an
+    earlier recorder wrote, proved by nothing; `inputs` are its files then.
     """
 
     number: int
     previous: str | None
-    kind: str  # hour, day
+    kind: str  # hour, day, import
     exchange: str
     channel: str
     period: str
