@@ -35,7 +35,8 @@ class ArchivedFiles:
         if not tables:
             schema = CHANNELS[channel].schema
             return pa.table({name: pa.array([], schema.field(name).type) for name in columns})
-        return pa.concat_tables([table.replace_schema_metadata(None) for table in tables]).combine_chunks()
+        bare = [table.replace_schema_metadata(None) for table in tables]
+        return pa.concat_tables(bare, promote_options="permissive").combine_chunks()
 
     def count(self, channel: str) -> int:
         """Rows of a channel in all files."""
@@ -44,4 +45,4 @@ class ArchivedFiles:
     def gaps(self, channel: str) -> pa.Table:
         """The declared gaps of a channel."""
         tables = [pq.read_table(path) for path in self._files.get(("gaps", channel), ())]
-        return pa.concat_tables(tables) if tables else QUALITY["gaps"].empty_table()
+        return pa.concat_tables(tables, promote_options="permissive") if tables else QUALITY["gaps"].empty_table()

@@ -15,11 +15,12 @@ class Findings(msgspec.Struct):
     """Counts of rows. generated: by the simulator for recorded symbols. held: by any journal. missing: generated and
     not held, between the first and the last that is. numbers: prices and sizes compared. gaps: rows of the ledger that
     no other instance bridged. unprovable: missing on a channel without ids, and never sent whole to a connection that
-    lived on: nothing can show it.
+    lived on: nothing can show it. strokes: gaps of one instance across a signal that it was sent.
 
     The rest must be 0. lost: held, not archived. unheld: archived, not held. doubled: archived twice. wrong: with
     another value than the venue's text. undeclared: missing, and no gap says so. false: gaps that are none. dropped:
-    written whole to a connection that lived on, and in no journal. strangers: frames that the venue never sent.
+    written whole to a connection that lived on, and in no journal. miscaused: gaps across a signal that name another
+    cause. strangers: frames that the venue never sent.
     """
 
     venue: str
@@ -33,6 +34,7 @@ class Findings(msgspec.Struct):
     gaps: int = 0
     bridged: int = 0
     unprovable: int = 0
+    strokes: int = 0
     lost: int = 0
     unheld: int = 0
     doubled: int = 0
@@ -40,6 +42,7 @@ class Findings(msgspec.Struct):
     undeclared: int = 0
     false: int = 0
     dropped: int = 0
+    miscaused: int = 0
     strangers: int = 0
     examples: list[str] = []
 
@@ -62,4 +65,4 @@ class Findings(msgspec.Struct):
         return {name: count for name, count in counts.items() if count}
 
 
-MUST_BE_ZERO = ("lost", "unheld", "doubled", "wrong", "undeclared", "false", "dropped", "strangers")
+MUST_BE_ZERO = ("lost", "unheld", "doubled", "wrong", "undeclared", "false", "dropped", "miscaused", "strangers")

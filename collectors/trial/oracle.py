@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,11 +20,17 @@ from collectors.trial.findings import Findings
 from collectors.trial.held import Held, StreamFrames, held
 from collectors.trial.ledger import Deliveries, Happened, StreamFile, by_stream
 from collectors.trial.plan import CHANNELS, Plan
+from collectors.trial.stage import Stroke
 from depthvault.layout import Layout
 from simulator.truth import Truth
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+_CAUSES = {
+    "SIGKILL": frozenset({"crash", "damaged", "malformed"}),
+    "SIGTERM": frozenset({"stop", "crash", "damaged", "malformed"}),
+}
+"""What a gap across a signal may be said to come from: that, or a worse evil within the same hole."""
 
 
 @dataclass(slots=True)
@@ -38,9 +44,14 @@ class Judged:
 
 
 def judge(
-    plan: Plan, layout: Layout, truth: Truth, venue: str, tell: Callable[[str], None] = lambda text: None
+    plan: Plan,
+    layout: Layout,
+    truth: Truth,
+    venue: str,
+    strokes: Sequence[Stroke] = (),
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Judged:
-    """Compare all channels of `venue`."""
+    """Compare all channels of `venue`. strokes: signals that were sent, for the causes of gaps."""
     tell(f"{venue}: reading the journals")
     journals = held(layout, venue)
     deliveries = Deliveries.of(truth, venue)
@@ -53,7 +64,7 @@ def judge(
             group = [reading for reading in readings if reading.truth == truth_channel]
             tell(f"{venue}: {', '.join(reading.channel for reading in group)}")
             streams = by_stream(truth, venue, group[0], symbols, Path(folder))
-            judges = [_Channel(venue, reading, files, journals, deliveries) for reading in group]
+            judges = [_Channel(venue, reading, files, journals, deliveries, strokes) for reading in group]
             for name, stream in streams.items():
                 events = _Events.of(stream, journals, name)
                 for one in judges:
@@ -107,13 +118,20 @@ class _Channel:
     """One channel of one venue, judged stream by stream."""
 
     def __init__(
-        self, venue: str, reading: Reading, files: ArchivedFiles, journals: Held, deliveries: Deliveries
+        self,
+        venue: str,
+        reading: Reading,
+        files: ArchivedFiles,
+        journals: Held,
+        deliveries: Deliveries,
+        strokes: Sequence[Stroke],
     ) -> None:
         self.reading = reading
         self.findings = Findings(venue, reading.channel)
         self._files = files
         self._journals = journals
         self._deliveries = deliveries
+        self._strokes = [stroke for stroke in strokes if stroke.exchange == venue]
         self._gaps = gap_rows(files.gaps(reading.channel))
         self._whole_books = reading.channel == "depth_diff"
         self._columns = [column.name for column in reading.columns] + ["received_time"]
@@ -156,16 +174,21 @@ class _Channel:
         gaps = self._gaps.pop(symbol, [])
         findings.gaps += sum(not row.instance for row in gaps)
         findings.bridged += sum(row.status == "bridged" for row in gaps)
-        missing = Chain.missing(anybody)
-        findings.missing += int(missing.sum())
+        findings.missing += int(Chain.missing(anybody).sum())
         if reading.proof == "ids":
             writers = {writer: mask[origin] for writer, mask in events.writers.items()}
             self._judge_ids(symbol, Chain(keys, anybody, writers, reading.shut), gaps)
         else:
             self._judge_times(name, symbol, Times(first_us, last_us), gaps, table, events, origin)
-        for place in np.flatnonzero(missing):
-            if self._deliveries.arrived(name, events.happened[origin[place]]):
-                findings.dropped += findings.example(f"{symbol}: arrived, in no journal", keys[place : place + 1])
+        for missed in np.flatnonzero(~anybody).tolist():  # also before the first that is held, and after the last
+            if self._deliveries.arrived(name, events.happened[origin[missed]]):
+                findings.dropped += findings.example(f"{symbol}: arrived, in no journal", keys[missed : missed + 1])
+        for stroke in self._strokes:
+            for gap in gaps:
+                if gap.instance == stroke.writer and gap.start_us < stroke.time_ns // 1000 < gap.end_us:
+                    findings.strokes += 1
+                    if gap.cause not in _CAUSES[stroke.signal]:
+                        findings.miscaused += findings.note(f"{symbol}: after a {stroke.signal}: {gap}")
 
     def _answered(self, name: str) -> list[tuple[Cells, int]]:
         """Rows in the answers to subscriptions; whole books are judged apart."""

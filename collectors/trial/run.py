@@ -17,7 +17,14 @@ from collectors.trial.verdict import Verdict
 from depthvault.errors import UsageError
 from simulator.truth import Truth
 
-_RECORDED = "recorded.json"
+_KEPT = "kept.json"
+
+
+class Kept(msgspec.Struct):
+    """What the folder of a trial holds beside ledger and data."""
+
+    recorded: Recorded
+    archived: Archived
 
 
 def run(plan: Plan, folder: Path, validate: Validate, console: Console) -> Verdict:
@@ -33,28 +40,30 @@ def run(plan: Plan, folder: Path, validate: Validate, console: Console) -> Verdi
 
         with Stage(plan, folder) as stage:
             recorded = stage.run(recording)
-        (folder / _RECORDED).write_bytes(msgspec.json.encode(recorded))
         archived = archive(plan.config(folder / "data"), validate, tell)
+        (folder / _KEPT).write_bytes(msgspec.json.encode(Kept(recorded, archived)))
         return _judge(plan, folder, recorded, archived, tell)
 
 
 def again(folder: Path, console: Console) -> Verdict:
     """Judge a trial that was kept in `folder` once more, as it is now."""
     try:
-        recorded = msgspec.json.decode((folder / _RECORDED).read_bytes(), type=Recorded)
+        kept = msgspec.json.decode((folder / _KEPT).read_bytes(), type=Kept)
     except OSError as error:
         raise UsageError(f"{folder}: holds no trial ({error.strerror})") from error
-    plan = msgspec.convert(recorded.plan, Plan)
+    plan = msgspec.convert(kept.recorded.plan, Plan)
     with _progress(console) as tell:
         tell("verifying")
-        archived = verified(plan.config(folder / "data"), Archived(0, 0, 0, 0, [], 0, 0))
-        return _judge(plan, folder, recorded, archived, tell)
+        archived = verified(plan.config(folder / "data"), kept.archived)
+        return _judge(plan, folder, kept.recorded, archived, tell)
 
 
 def _judge(plan: Plan, folder: Path, recorded: Recorded, archived: Archived, tell: Callable[[str], None]) -> Verdict:
     layout = plan.config(folder / "data").layout
     truth = Truth(folder / "truth")
-    return Verdict(recorded, archived, {venue: judge(plan, layout, truth, venue, tell) for venue in plan.venues})
+    return Verdict(
+        recorded, archived, {venue: judge(plan, layout, truth, venue, recorded.strokes, tell) for venue in plan.venues}
+    )
 
 
 @contextmanager

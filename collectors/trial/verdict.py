@@ -116,13 +116,16 @@ class Verdict:
 
 _FIGURES = ("generated", "archived", "numbers", "missing", "gaps", "bridged", "unprovable")
 
+_SHORT = {"generated": "events", "unprovable": "unprov."}
+_PLAIN: dict[str, Any] = {"title_justify": "left", "box": None, "padding": (0, 1, 0, 0), "pad_edge": False}
+
 
 def table_of(verdict: Verdict) -> Table:
     """What was compared, and what was wrong. Fits into 80 columns."""
-    table = Table(title="the archive against the simulator's truth", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="the archive against the simulator's truth", **_PLAIN)
     table.add_column("channel", no_wrap=True)
     for name in _FIGURES:
-        table.add_column("unprov." if name == "unprovable" else name, justify="right", no_wrap=True)
+        table.add_column(_SHORT.get(name, name), justify="right", no_wrap=True)
     table.add_column("wrong", justify="right")
     total = Counter[str]()
     for venue, judged in verdict.judged.items():
@@ -140,9 +143,9 @@ def table_of(verdict: Verdict) -> Table:
 
 def costs_of(verdict: Verdict) -> Table:
     """What it cost."""
-    table = Table(title="collectors", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="collectors", **_PLAIN)
     table.add_column("collector", no_wrap=True)
-    for heading in ("starts", "frames", "a second", "CPU each", "memory", "at most", "MB/min", "flat"):
+    for heading in ("starts", "frames", "per s", "CPU each", "memory", "most", "MB/min", "flat"):
         table.add_column(heading, justify="right", no_wrap=True)
     for cost in verdict.costs:
         flat = {None: "?", True: "[green]yes[/]", False: "[bold red]no[/]"}[cost.is_flat]

@@ -26,7 +26,7 @@ from collectors.trial.verdict import Verdict
 from depthvault.errors import UsageError
 
 VENUE = "binance_futures"
-FAULTS = "drop=0.05,duplicate=0.02,malformed=0.005,disconnect=5"
+FAULTS = "drop=0.25,duplicate=0.02,malformed=0.005,disconnect=5"
 Tamper = Callable[[Path], None]
 
 
