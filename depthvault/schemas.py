@@ -67,7 +67,7 @@ COMMON = (
     Column(
         "source",
         pa.string(),
-        "`stream`, `rest`, `refill` (fetched later by id to close a hole) or `import` (an earlier recorder's, unproved).",
+        "`stream`, `rest`, `refill` (fetched later by id to close a hole) or `import` (another recorder's, unproved).",
     ),
 )
 

@@ -24,11 +24,13 @@ from depthvault.config import Secrets
 from depthvault.errors import ArchiveError, ConfigError
 from depthvault.iceberg import Synced, sync
 from depthvault.iceberg.catalog import open_catalog, properties
+from depthvault.iceberg.sync import schema_of
 from depthvault.imports.run import import_with
+from depthvault.schemas import CHANNELS
 
 from ..archive.sealed import FUTURES, HOUR, Host, chain, trade_rows
 from ..archive.seaweed import Server
-from ..imports.earlier import s1, s1_diffs
+from ..imports.earlier import s1, s1_diffs, s2_all
 
 NOBODY = Secrets(_env_file=None)  # type: ignore[call-arg]
 DAY = date(2026, 11, 20)
@@ -127,6 +129,24 @@ def test_a_superseded_generation_leaves_the_table(host: Host, tmp_path: Path) ->
     import_with(host.layout, host.config, None, tmp_path / "data", "s1", FUTURES)
     assert sync(host.layout, host.config, NOBODY) == [Synced(FUTURES, "depth_diff", 1, 4, 1, 1)]
     assert scanned(table(host)) == truth(host)
+
+
+def test_every_kind_of_column_is_read_as_it_is(host: Host, tmp_path: Path) -> None:
+    s2_all(tmp_path / "old")
+    import_with(host.layout, host.config, None, tmp_path / "old", "s2", FUTURES)
+    tables = sync(host.layout, host.config, NOBODY)
+    assert [each.channel for each in tables] == ["agg_trade", "depth_partial", "kline", "liquidation", "mark_price"]
+    for each in tables:
+        assert scanned(table(host, each.channel)) == truth(host, each.channel) == in_duckdb(table(host, each.channel))
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_every_channel_can_be_a_table(host: Host, channel: str) -> None:
+    catalog = open_catalog(host.layout, host.config, NOBODY)
+    catalog.create_namespace("any")
+    made = catalog.create_table(("any", channel), schema_of(channel))
+    assert [each.name for each in made.schema().fields] == [each.name for each in CHANNELS[channel].columns]
+    assert not any(each.required for each in made.schema().fields)
 
 
 def test_a_snapshot_names_the_manifest_that_it_shows(host: Host) -> None:

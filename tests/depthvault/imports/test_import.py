@@ -13,6 +13,7 @@ import pytest
 
 import depthvault
 from depthvault.archive import log
+from depthvault.archive.cleanup import cleanup_with
 from depthvault.archive.compact import compact
 from depthvault.archive.publish import publish_with
 from depthvault.archive.staging import Unit
@@ -329,3 +330,40 @@ def test_microsecond_receipts_stay_exact(tmp_path: Path, config: Config) -> None
     s1(tmp_path, "diff_orderbooks", [s1_diffs(1)[0] | {"received_time": us(0) + 123_457}])
     bring(config, tmp_path / "data", "s1")
     assert ask(config, "SELECT received_time FROM depth_diff") == [(START + timedelta(microseconds=123_457),)]
+
+
+def test_a_run_that_was_killed_on_its_way_is_completed_by_the_next(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s2_all(tmp_path / "old")
+    whole = load_config(None, data_dir=tmp_path / "whole")
+    bring(whole, tmp_path / "old", "s2")
+    append, calls = log.append, []
+
+    def killed(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return append(*arguments)
+
+    monkeypatch.setattr(log, "append", killed)
+    with pytest.raises(KeyboardInterrupt):
+        bring(config, tmp_path / "old", "s2")
+    monkeypatch.setattr(log, "append", append)
+    assert log.load(config.layout).number == 2
+    assert len(bring(config, tmp_path / "old", "s2").entries) == 3
+    assert log.load(config.layout).files == log.load(whole.layout).files
+    assert verify(config.layout, deep=True).ok
+
+
+def test_a_day_that_only_the_store_still_has_is_fetched_to_be_added_to(
+    tmp_path: Path, config: Config, store: Store
+) -> None:
+    s1(tmp_path, "diff_orderbooks", s1_diffs(2))
+    bring(config, tmp_path / "data", "s1", store=store)
+    cleaned = cleanup_with(config.layout, config, store, now=START + timedelta(days=30))
+    assert len(cleaned.archived) == 2
+    s1(tmp_path, "diff_orderbooks", s1_diffs(4), name="2024-01-01b")
+    done = bring(config, tmp_path / "data", "s1", store=store)
+    assert (done.entries[0].counts.rows, done.entries[0].counts.duplicates) == (4, 2)
+    assert verify(config.layout, store, deep=True).ok
