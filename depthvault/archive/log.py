@@ -43,7 +43,7 @@ def load(layout: Layout) -> ArchiveState:
 def load_store(store: Store) -> ArchiveState:
     """The state of the archive as the store tells it. ChainError as `load`."""
     state = ArchiveState()
-    names = (key.removeprefix("_manifests/").removesuffix(".json") for key, _ in store.list_keys("_manifests/"))
+    names = (key.removeprefix("_manifests/").removesuffix(".json") for key, _, _ in store.list_objects("_manifests/"))
     last = max((int(name) for name in names if name.isdigit()), default=0)
     keys = [manifest_key(number) for number in range(1, last + 1)]
     with ThreadPoolExecutor(_READERS) as pool:

@@ -58,7 +58,7 @@ def upload_raw(layout: Layout, config: Config, store: Store, *, now: datetime) -
             raise StoreError(f"{store}/{key}: comes back with other bytes than {journal}")
         store.put(key + _PROOF, digest.encode(), exclusive=False)
         result.sent.append(key)
-    for key, _ in list(store.list_keys(_PREFIX)):
+    for key, _, _ in list(store.list_objects(_PREFIX)):
         name = Path(key.removesuffix(_PROOF))
         if name.suffix == JOURNAL_SUFFIX and now - _begun(name) > config.raw.keep:
             store.delete(key)

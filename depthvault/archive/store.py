@@ -17,10 +17,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -43,6 +44,14 @@ class Held:
 
     sha256: str
     bytes: int
+
+
+class Listed(NamedTuple):
+    """An object as the store lists it: its key, bytes, and when it was put."""
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class _Throttle:
@@ -340,8 +349,8 @@ class Store:
             raise self._refused("GET", key, error) from error
         return True
 
-    def list_keys(self, under: str = "") -> Iterator[tuple[str, int]]:
-        """Key and size of each object whose key begins with `under`, sorted."""
+    def list_objects(self, under: str = "") -> Iterator[Listed]:
+        """Each object whose key begins with `under`, by key."""
         strip = len(self.object_key("")) if self.prefix else 0
         where = {"Bucket": self.bucket, "Prefix": self.object_key(under)}
         while True:
@@ -350,7 +359,7 @@ class Store:
             except ClientError as error:
                 raise self._refused("LIST", under, error) from error
             for item in page.get("Contents", []):
-                yield item["Key"][strip:], item["Size"]
+                yield Listed(item["Key"][strip:], item["Size"], item["LastModified"])
             if not page.get("IsTruncated"):
                 return
             where["ContinuationToken"] = page["NextContinuationToken"]
@@ -364,7 +373,7 @@ class Store:
 
     def check(self) -> None:
         """Raise StoreError when the bucket cannot be used with these keys."""
-        for _ in self.list_keys("_manifests/"):
+        for _ in self.list_objects("_manifests/"):
             return
 
 

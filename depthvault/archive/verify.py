@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from depthvault.archive import log
 from depthvault.archive.manifest import ArchiveFile, ArchiveState
@@ -16,6 +17,10 @@ from depthvault.layout import Layout
 _DERIVED = frozenset({log.SUMS_KEY})
 _OTHERS = ("raw/", "accounts/", "iceberg/", "__r2_data_catalog/")
 """Folders of the store that are no part of the archive."""
+
+PENDING = timedelta(hours=1)
+"""How long a file may wait for its manifest before it counts as extra."""
+_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,25 +39,55 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a verification looked at and found. `checked`: files and objects whose bytes were hashed."""
+    """What a verification looked at and found. `checked`: files and objects whose bytes were hashed. `pending`: files
+    and objects that no manifest names but that are younger than PENDING: a worker may be about to publish them."""
 
     findings: list[Finding]
     manifests: int
     checked: int
     bytes: int
+    pending: int = 0
 
     @property
     def ok(self) -> bool:
         return not self.findings
 
 
-def verify(layout: Layout, store: Store | None = None, *, local: bool = True, deep: bool = False) -> Verification:
+def verify(
+    layout: Layout,
+    store: Store | None = None,
+    *,
+    local: bool = True,
+    deep: bool = False,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Verification:
     """Check the local archive (unless `local` is False) and the store (when given).
 
     `deep` reads the rows, too: each file's logical hash, its order, and that no chain breaks without a declared gap.
+    Where the log grew during the look and something seems wrong, it is looked at anew: a worker was publishing.
     """
+    for _ in range(_LOOKS):
+        before = _last_manifest(layout, store)
+        found = _verify(layout, store, local, deep, now())
+        if found.ok or _last_manifest(layout, store) == before:
+            break
+    return found
+
+
+def _last_manifest(layout: Layout, store: Store | None) -> tuple[str, ...]:
+    """The names of the last manifests, here and there; cheap."""
+    local = max((path.name for path in layout.manifests.glob("*.json")), default="")
+    if store is None:
+        return (local,)
+    try:
+        return local, max((each.key for each in store.list_objects("_manifests/")), default="")
+    except StoreError:
+        return (local,)
+
+
+def _verify(layout: Layout, store: Store | None, local: bool, deep: bool, now: datetime) -> Verification:
     findings: list[Finding] = []
-    checked = size = manifests = 0
+    checked = size = manifests = pending = 0
     state: ArchiveState | None = None
     if local:
         try:
@@ -66,7 +101,9 @@ def verify(layout: Layout, store: Store | None = None, *, local: bool = True, de
                 checked += 1
                 size += file.bytes
                 findings += [finding] if finding is not None else []
-            findings += _local_extras(layout, state)
+            extras, young = _local_extras(layout, state, now)
+            findings += extras
+            pending += young
             findings += _local_sums(layout, state, log.evicted(layout))
             if deep:
                 from depthvault.archive.deep import deep_findings
@@ -84,10 +121,12 @@ def verify(layout: Layout, store: Store | None = None, *, local: bool = True, de
                 checked += 1
                 size += file.bytes
                 findings += [finding] if finding is not None else []
-            findings += _store_extras(store, remote)
+            extras, young = _store_extras(store, remote, now)
+            findings += extras
+            pending += young
             if state is not None:
                 findings += _logs_differ(state, remote)
-    return Verification(sorted(findings), manifests, checked, size)
+    return Verification(sorted(findings), manifests, checked, size, pending)
 
 
 def _local_files(layout: Layout, state: ArchiveState, gone: set[str]) -> Iterator[tuple[ArchiveFile, Finding | None]]:
@@ -105,12 +144,18 @@ def _local_files(layout: Layout, state: ArchiveState, gone: set[str]) -> Iterato
             yield file, Finding("local", "corrupt", path, detail)
 
 
-def _local_extras(layout: Layout, state: ArchiveState) -> Iterator[Finding]:
+def _local_extras(layout: Layout, state: ArchiveState, now: datetime) -> tuple[list[Finding], int]:
     known = state.files.keys() | state.superseded.keys() | {layout.sha256sums.name}
+    findings, pending = [], 0
     for path in sorted(layout.archive.rglob("*")):
         name = path.relative_to(layout.archive).as_posix()
-        if path.is_file() and name not in known and not name.startswith("_manifests/"):
-            yield Finding("local", "extra", name, "no manifest names it")
+        if not path.is_file() or name in known or name.startswith("_manifests/"):
+            continue
+        if now - datetime.fromtimestamp(path.stat().st_mtime, UTC) < PENDING:
+            pending += 1
+        else:
+            findings.append(Finding("local", "extra", name, "no manifest names it"))
+    return findings, pending
 
 
 def _local_sums(layout: Layout, state: ArchiveState, gone: set[str]) -> Iterator[Finding]:
@@ -155,17 +200,23 @@ def _objects(store: Store, state: ArchiveState) -> Iterator[tuple[ArchiveFile, F
         yield from pool.map(check, [file for _, file in sorted(state.files.items())])
 
 
-def _store_extras(store: Store, state: ArchiveState) -> Iterator[Finding]:
+def _store_extras(store: Store, state: ArchiveState, now: datetime) -> tuple[list[Finding], int]:
     known = state.files.keys() | state.superseded.keys() | _DERIVED
     known |= {log.manifest_key(number) for number in range(1, state.number + 1)}
+    findings, pending = [], 0
     try:
-        for key, _ in store.list_keys():
-            if key not in known and not key.startswith(_OTHERS):
-                yield Finding("store", "extra", key, "no manifest names it (yet, if a worker is uploading now)")
+        for key, _, modified in store.list_objects():
+            if key in known or key.startswith(_OTHERS):
+                continue
+            if now - modified < PENDING:
+                pending += 1
+            else:
+                findings.append(Finding("store", "extra", key, "no manifest names it"))
         if state.number:
-            yield from _sums_findings("store", store.get(log.SUMS_KEY) or b"", state.sha256sums())
+            findings += _sums_findings("store", store.get(log.SUMS_KEY) or b"", state.sha256sums())
     except StoreError as error:
-        yield Finding("store", "unreachable", "", str(error))
+        findings.append(Finding("store", "unreachable", "", str(error)))
+    return findings, pending
 
 
 def _logs_differ(local: ArchiveState, remote: ArchiveState) -> Iterator[Finding]:

@@ -206,7 +206,8 @@ def register(app: typer.Typer) -> None:
             console.print(f"[red]{finding}[/]", soft_wrap=True)
         verdict = "[green]all as recorded[/]" if result.ok else f"[bold red]{len(result.findings)} findings[/]"
         looked_at = f"{result.manifests:,} manifests chained, {result.checked:,} files hashed ({result.bytes:,} bytes)"
-        console.print(f"{looked_at}: {verdict}")
+        waiting = f"; {result.pending:,} new ones wait for their manifest" if result.pending else ""
+        console.print(f"{looked_at}: {verdict}{waiting}")
         raise typer.Exit(0 if result.ok else 1)
 
     @command(app, "cleanup", panel=PANEL, example="depthvault cleanup --dry-run")

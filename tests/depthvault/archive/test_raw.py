@@ -43,7 +43,7 @@ def test_closed_journals_are_put_once_and_read_back(tmp_path: Path, journal: Pat
 def test_nothing_is_put_unless_asked(tmp_path: Path, journal: Path, store: Store) -> None:
     settings = config(tmp_path, upload=False)
     assert upload_raw(settings.layout, settings, store, now=BEGUN) == RawUploaded()
-    assert list(store.list_keys()) == []
+    assert list(store.list_objects()) == []
 
 
 def test_a_journal_that_is_being_written_stays_here(tmp_path: Path, store: Store) -> None:
@@ -60,7 +60,7 @@ def test_old_ones_leave_the_store(tmp_path: Path, journal: Path, store: Store) -
     journal.unlink()
     later = BEGUN + timedelta(days=31)
     assert len(upload_raw(settings.layout, settings, store, now=later).deleted) == 2
-    assert list(store.list_keys()) == []
+    assert list(store.list_objects()) == []
 
 
 def test_a_wrong_object_is_named(tmp_path: Path, journal: Path, store: Store, server: Server, bucket: str) -> None:

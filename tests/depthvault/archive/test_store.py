@@ -28,7 +28,7 @@ def test_what_was_put_is_held_and_a_taken_key_is_not_overwritten(store: Store) -
     assert store.get("a/b 币=1.parquet") == b"first"
     assert store.held("missing") is None
     assert store.get("missing") is None
-    assert list(store.list_keys()) == [("a/b 币=1.parquet", 5)]
+    assert [(each.key, each.size) for each in store.list_objects()] == [("a/b 币=1.parquet", 5)]
 
 
 def test_large_files_go_in_equal_parts_once(server: Server, bucket: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from depthvault.archive.compact import compact
 from depthvault.archive.publish import publish_with
 from depthvault.archive.staging import Unit
 from depthvault.archive.store import Store
-from depthvault.archive.verify import verify
+from depthvault.archive.verify import PENDING, verify
 
 from .sealed import FUTURES, HOUR, Host, chain, trade_rows
 from .seaweed import Server
@@ -43,11 +44,26 @@ def test_any_flipped_bit_of_any_file_is_named(host: Host) -> None:
     assert verify(host.layout).ok
 
 
+def later() -> datetime:
+    """When nothing that lies around can be on its way into the archive any more."""
+    return datetime.now(UTC) + PENDING
+
+
+def test_what_a_worker_has_put_and_not_published_yet_is_pending_and_no_finding(
+    host: Host, store: Store, server: Server, bucket: str
+) -> None:
+    publish_with(host.layout, store, Unit(FUTURES, HOUR))
+    server.client().put_object(Bucket=bucket, Key=store.object_key("hour/on its way"), Body=b"?")
+    (host.layout.archive / "hour" / "on its way").write_bytes(b"?")
+    result = verify(host.layout, store)
+    assert (result.findings, result.pending) == ([], 2)
+
+
 def test_missing_and_extra_files_are_named(host: Host) -> None:
     publish_with(host.layout, None, Unit(FUTURES, HOUR))
     victim = next(host.layout.archive.rglob("hour/**/*.parquet"))
     victim.rename(victim.with_name("10.g9.parquet"))
-    kinds = {(finding.kind, Path(finding.path).name) for finding in verify(host.layout).findings}
+    kinds = {(finding.kind, Path(finding.path).name) for finding in verify(host.layout, now=later).findings}
     assert kinds == {("missing", victim.name), ("extra", "10.g9.parquet")}
 
 
@@ -63,7 +79,9 @@ def test_wrong_missing_and_extra_objects_are_named(host: Host, store: Store, ser
     client.put_object(Bucket=bucket, Key=store.object_key(wrong), Body=bytes(data))
     client.delete_object(Bucket=bucket, Key=store.object_key(gone))
     client.put_object(Bucket=bucket, Key=store.object_key("hour/stray"), Body=b"?")
-    findings = {(finding.where, finding.kind, finding.path) for finding in verify(host.layout, store).findings}
+    findings = {
+        (finding.where, finding.kind, finding.path) for finding in verify(host.layout, store, now=later).findings
+    }
     assert findings == {("store", "corrupt", wrong), ("store", "missing", gone), ("store", "extra", "hour/stray")}
 
 
