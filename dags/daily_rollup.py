@@ -42,8 +42,15 @@ def daily_rollup() -> None:
         get_current_context()["unit"] = f"{day['exchange']} {day['date']}"  # type: ignore[typeddict-unknown-key]
         return archiving.roll_up(day)
 
+    @task(
+        trigger_rule="none_failed",  # also on a day without anything to roll up: imports make tables too
+        doc_md="Brings the Iceberg tables to what the manifests say, where `iceberg.enabled` asks for them.",
+    )
+    def sync_tables() -> str:
+        return archiving.sync_tables()
+
     days: Any = find_days()
-    roll_up.expand(day=days)
+    roll_up.expand(day=days) >> sync_tables()
 
 
 daily_rollup()

@@ -189,6 +189,7 @@ class StoreConfig(_Section):
 class IcebergConfig(_Section):
     """The Iceberg catalog that `depthvault iceberg sync` keeps. Its token comes from `ICEBERG_TOKEN`."""
 
+    enabled: bool = Field(False, description="the daily_rollup DAG keeps the tables up to date")
     uri: str | None = Field(None, description="of a REST catalog; null: a SQL catalog under data_dir/iceberg")
     warehouse: str | None = Field(None, description="the catalog's warehouse; null: data_dir/iceberg/warehouse")
     files: Literal["auto", "local", "store"] = Field(

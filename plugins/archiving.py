@@ -162,6 +162,22 @@ def roll_up(day: Day) -> str:
     return line
 
 
+def sync_tables() -> str:
+    """Bring the Iceberg tables to what the manifests say, where `iceberg.enabled` asks for them."""
+    settings = config()
+    if not settings.iceberg.enabled:
+        line = "iceberg.enabled is false: no tables are kept"
+    else:
+        from depthvault.config import Secrets
+        from depthvault.iceberg import sync
+
+        tables = sync(settings.layout, settings, Secrets())
+        added, removed = sum(table.added for table in tables), sum(table.removed for table in tables)
+        line = f"{len(tables)} tables: {added} files registered, {removed} taken out"
+    _say(line)
+    return line
+
+
 def cleanup() -> str:
     """Delete local files that are old enough and that the store has proved to hold."""
     from depthvault.archive.cleanup import cleanup as run
