@@ -72,6 +72,7 @@ def schema_of(channel: str) -> pa.Schema:
     return schema
 
 
+_S0_NAME = re.compile(r"(binance_spot|binance_futures|lighter)_orderbook_")
 _S2_NAME = re.compile(r"(?:.+_)?(orderbook|trade|kline|liquidation)_\d{8}_\d{4}|(funding)_rate_\d{8}_\d{4}")
 _S1_KINDS = {"orderbooks": "snapshot", "diff_orderbooks": "diff", "partial_orderbooks": "partial"}
 _S1_MARKETS = {"spot": "binance_spot", "futures": "binance_futures"}
@@ -102,16 +103,25 @@ def sources(root: Path, layout: str, exchange: str) -> tuple[list[Source], dict[
     for path in sorted(root.rglob("*.parquet")) if root.is_dir() else [root]:
         name = path.relative_to(below).as_posix()
         kind = _kind(layout, path, below)
-        market = next((part for part in reversed(path.absolute().parts[:-1]) if part in _S1_MARKETS), None)
+        named = _exchange_in_name(layout, path)
         if kind is None:
             left[name] = f"its name is none of layout {layout}"
-        elif layout == "s1" and market is not None and _S1_MARKETS[market] != exchange:
-            left[name] = f"belongs to {_S1_MARKETS[market]}"
+        elif named is not None and named != exchange:
+            left[name] = f"belongs to {named}"
         else:
             found.append(Source(path, name, kind))
     if not found:
         raise UsageError(f"{root}: no file of layout {layout} for {exchange}" + (f" ({left})" if left else ""))
     return found, left
+
+
+def _exchange_in_name(layout: str, path: Path) -> str | None:
+    """The venue that a file's name or folder tells of; None when it tells of none."""
+    if layout == "s0":
+        match = _S0_NAME.match(path.stem)
+        return match.group(1) if match else None
+    folders = reversed(path.absolute().parts[:-1])
+    return next((_S1_MARKETS[part] for part in folders if part in _S1_MARKETS), None) if layout == "s1" else None
 
 
 def exchange_of(layout: str, kind: str, exchange: str) -> str:

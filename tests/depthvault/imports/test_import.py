@@ -20,10 +20,11 @@ from depthvault.archive.staging import Unit
 from depthvault.archive.store import Store
 from depthvault.archive.verify import verify
 from depthvault.config import Config, Secrets, load_config
-from depthvault.errors import ArchiveError, UsageError
+from depthvault.errors import ArchiveError, ConfigError, UsageError
 from depthvault.imports import Imported, Options
 from depthvault.imports.run import import_with
 
+from ...docs.pages import run
 from ..archive.sealed import FUTURES, HOUR, Host, chain
 from . import earlier
 from .earlier import START, s0, s0_rows, s1, s1_diffs, s1_snapshots, s2_all, us
@@ -66,6 +67,13 @@ def test_s0_events_keep_their_values_and_have_no_invented_first_id(tmp_path: Pat
         (SPOT, "BTCUSDT", "import", "import", START + timedelta(seconds=1, microseconds=123456), None, None, 1010, None,
          False, [43000.0, 42999.1], [0.5, 1.2], [43001.0], [0.8]),
     ]  # fmt: skip
+
+
+def test_files_whose_name_tells_another_venue_are_left_alone(tmp_path: Path, config: Config) -> None:
+    s0(tmp_path / "old")
+    s0(tmp_path / "old", exchange="lighter", symbol="market1")
+    name = "lighter/market1/lighter_orderbook_market1_2024_01_01_12.parquet"
+    assert bring(config, tmp_path / "old", "s0").left == {name: "belongs to lighter"}
 
 
 def test_s0_times_without_offset_are_read_in_the_time_zone_that_the_user_names(tmp_path: Path, config: Config) -> None:
@@ -367,3 +375,21 @@ def test_a_day_that_only_the_store_still_has_is_fetched_to_be_added_to(
     done = bring(config, tmp_path / "data", "s1", store=store)
     assert (done.entries[0].counts.rows, done.entries[0].counts.duplicates) == (4, 2)
     assert verify(config.layout, store, deep=True).ok
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("--exchange nasdaq", "no exchange 'nasdaq'"),
+        ("--exchange lighter --rename market1", "OLD=NEW"),
+        ("--exchange lighter --rename a=b --rename a=c", "OLD=NEW"),
+        ("--exchange lighter --timezone Taipei", "no time zone 'Taipei'"),
+    ],
+)
+def test_bad_use_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, says: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    s0(tmp_path / "old")
+    result = run(f"depthvault import old --layout s0 {options}")
+    assert isinstance(result.exception, UsageError | ConfigError)
+    assert says in str(result.exception)
+    assert not (tmp_path / "data").exists()
