@@ -6,9 +6,10 @@ event ever is no break (books start somewhere), and neither are overlapping batc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -17,6 +18,7 @@ from depthvault.archive.stitch import REFILL, Bools, Ints, chain_starts, codes, 
 from depthvault.schemas import Channel
 
 NO_ID = np.iinfo(np.int64).min
+_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +197,35 @@ def ledger(
     known = [gap.hole for gap in gaps]
     for name, holes in sorted(own.items()):
         gaps += [Gap(name, hole, "bridged") for hole in holes if not any(hole.overlaps(other) for other in known)]
+    for name in sorted(after.keys() - {""}):
+        rows, after[name] = _told(name, after[name], whole)
+        gaps += rows
     end = tail_of(chain, tails.get(""))
     if end is not None:
         after[""] = end
     return gaps, after
+
+
+def _told(name: str, tail: Tail, whole: Sequence[Break]) -> tuple[list[Gap], Tail]:
+    """A writer that is still away at the period's end, and the holes that nobody filled meanwhile: they are told.
+
+    When it comes back in a later period, its own hole begins after them, so that what is told as `bridged` is. What
+    others filled between its last event and such a hole is a row of its own. Writers that are away for longer than a
+    day do not come back.
+    """
+    found: list[Gap] = []
+    for hole in whole:
+        if tail.final_id is None or hole.restarted or not tail.final_id < hole.start:
+            continue
+        if hole.start_us - tail.received_us > _DAY_US:
+            continue
+        if tail.final_id < hole.last_id:
+            named = hole.last_id + hole.first_id - hole.start  # as the venue's events name their beginning
+            filled = Break(tail.final_id, named, hole.last_id, tail.received_us, hole.start_us)
+            found.append(Gap(name, filled, "bridged"))
+        snapshot = tail.snapshot_id if tail.snapshot_id is not None and tail.snapshot_id > hole.start else None
+        tail = msgspec.structs.replace(tail, final_id=hole.start, snapshot_id=snapshot)
+    return found, tail
 
 
 def _matching(hole: Break, own: Mapping[str, list[Break]]) -> dict[str, Break]:

@@ -122,6 +122,19 @@ def test_a_snapshot_at_the_end_of_a_period_is_judged_by_the_next_event() -> None
     assert breaks(quiet, tail) == []
 
 
+def test_a_writer_that_is_away_over_a_loss_bridges_only_what_another_holds() -> None:
+    """`b` ends at 20 and comes back in the next period; `a` loses 30 to 40 meanwhile: nobody has these."""
+    a = pa.concat_tables([futures([10, 20, 30], 5), futures([50, 60], 40)])
+    b = futures([10, 20], 5, instance="b")
+    table = pa.concat_tables([a, b])
+    chosen = table.take(pa.array(stitch(table, DEPTH, {}).chosen))
+    gaps, tails = ledger(chosen, DEPTH, {"a": a, "b": b}, {})
+    assert holes(gaps) == [("", "lost", 30, 40), ("b", "bridged", 20, 30)]
+    a, b = futures([70, 80, 90], 60), futures([90], 80, instance="b")
+    gaps, _ = ledger(a, DEPTH, {"a": a, "b": b}, tails)
+    assert holes(gaps) == [("b", "bridged", 40, 80)]
+
+
 def test_a_hole_that_another_writer_fills_is_bridged_and_only_that() -> None:
     a = pa.concat_tables([futures([10, 20], 5), futures([50, 60], 40)])
     b = futures([10, 20, 30, 40, 50, 60], 5, instance="b")
