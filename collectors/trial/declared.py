@@ -103,15 +103,21 @@ class Chain:
         return found
 
     def false(self, rows: list[GapRow]) -> list[GapRow]:
-        """Rows that declare what is no hole: an id in them is held, or none in them is missing."""
+        """Rows that declare what is no hole: an id in them is held, or none in them is missing.
+
+        Of a bridged hole the others must have all but what is declared lost by a row of its own (in another period when
+        the writer's hole went on across its end).
+        """
         found = []
+        lost = self._holes([(row.last_id, row.first_id) for row in rows if not row.instance])  # type: ignore[misc]
+        there = self.anybody | lost
         for row in rows:
             assert row.last_id is not None
             assert row.first_id is not None
             inside = within(self.ids, row.last_id, row.first_id, self.shut)
             mask = self.writers.get(row.instance, self.anybody) if row.instance else self.anybody
             is_hole = inside.any() and not mask[inside].any()
-            if not is_hole or (row.status == "bridged" and not self.anybody[inside].all()):
+            if not is_hole or (row.status == "bridged" and not there[inside].all()):
                 found.append(row)
         return found
 

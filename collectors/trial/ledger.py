@@ -14,6 +14,7 @@ FLIGHT_MS = 2000
 """Written is not received: what was written so shortly before a connection ended may never have arrived."""
 _SPOOL_EVENTS = 200_000
 _NOT_WHOLE = frozenset({"drop", "malformed"})
+_CUTS = frozenset({"disconnect", "half_open", "server_shutdown"})
 FOREVER = 1 << 62
 
 
@@ -83,6 +84,7 @@ class Deliveries:
     """To whom the simulator wrote what. `kinds`: faults it committed, by kind."""
 
     kinds: Counter[str] = field(default_factory=Counter)
+    _cuts_ms: list[int] = field(default_factory=list)
     _spans: dict[str, list[_Span]] = field(default_factory=dict)
     _spoiled: set[tuple[int, str, int]] = field(default_factory=set)
 
@@ -91,6 +93,8 @@ class Deliveries:
         result = cls()
         for fault in truth.faults(venue):
             result.kinds[fault["kind"]] += 1
+            if fault["kind"] in _CUTS:
+                result._cuts_ms.append(fault["time_ms"])
             if fault["kind"] in _NOT_WHOLE:
                 result._spoiled.add((fault["connection"], fault["stream"], fault["event_n"]))
         heard: dict[int, dict[str, int]] = {}
@@ -110,6 +114,10 @@ class Deliveries:
 
     def _add(self, stream: str, span: _Span) -> None:
         self._spans.setdefault(stream, []).append(span)
+
+    def was_cut(self, since_us: int, until_us: int) -> bool:
+        """Whether the simulator cut any connection in this time: a gap of that time may come from it."""
+        return any(since_us - FLIGHT_MS * 1000 <= cut * 1000 <= until_us for cut in self._cuts_ms)
 
     def arrived(self, stream: str, event: Happened) -> bool:
         """Whether the event was written whole to a connection that lived on: then somebody must have it."""

@@ -30,7 +30,9 @@ _CAUSES = {
     "SIGKILL": frozenset({"crash", "damaged", "malformed"}),
     "SIGTERM": frozenset({"stop", "crash", "damaged", "malformed"}),
 }
-"""What a gap across a signal may be said to come from: that, or a worse evil within the same hole."""
+"""What a gap that begins with a signal may be said to come from: that, or a worse evil within the same hole."""
+_UP_TO_THEN_US = 1_000_000
+"""A hole that began longer before the signal has another cause: the stream was not heard any more."""
 
 
 @dataclass(slots=True)
@@ -185,7 +187,10 @@ class _Channel:
                 findings.dropped += findings.example(f"{symbol}: arrived, in no journal", keys[missed : missed + 1])
         for stroke in self._strokes:
             for gap in gaps:
-                if gap.instance == stroke.writer and gap.start_us < stroke.time_ns // 1000 < gap.end_us:
+                since = stroke.time_ns // 1000 - gap.start_us
+                if gap.instance == stroke.writer and 0 < since < _UP_TO_THEN_US and stroke.time_ns // 1000 < gap.end_us:
+                    if self._deliveries.was_cut(gap.start_us, stroke.time_ns // 1000):
+                        continue
                     findings.strokes += 1
                     if gap.cause not in _CAUSES[stroke.signal]:
                         findings.miscaused += findings.note(f"{symbol}: after a {stroke.signal}: {gap}")
