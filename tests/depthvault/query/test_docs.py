@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from depthvault.cli import app
 from depthvault.layout import Layout
 from depthvault.query import Vault
+from depthvault.query.saved import save_views
 
 from .recording import HOUR_10, Recording, diff, snapshot, table, trades
 
@@ -47,6 +48,7 @@ def filled(layout: Layout, vault: Vault, recording: Recording, monkeypatch: pyte
     )
     monkeypatch.chdir(layout.root.parent)
     monkeypatch.delenv("DEPTHVAULT_CONFIG", raising=False)
+    save_views(layout, Path("archive.duckdb"), HOUR_10)
     return vault
 
 
