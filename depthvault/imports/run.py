@@ -141,7 +141,9 @@ def _spill(
                         path = spill.part(encode_symbol(symbol), number)
                         if path not in writers:
                             make_directories(path.parent)
-                            writers[path] = pq.ParquetWriter(path, table.schema, compression="zstd")
+                            writers[path] = pq.ParquetWriter(
+                                path, table.schema, compression="lz4", use_dictionary=False
+                            )
                             spill.symbols.setdefault(symbol, []).append(path)
                         writers[path].write_table(part)
                         spill.rows += part.num_rows
