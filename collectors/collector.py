@@ -35,6 +35,7 @@ from depthvault.config import Config, load_config
 from depthvault.errors import DepthvaultError
 from depthvault.exchanges.base import Stream
 from depthvault.journal.writer import JournalWriter
+from depthvault.pacing import bucket_of
 from depthvault.rest.client import RestClient
 from depthvault.rest.weight import WeightBudget
 
@@ -133,7 +134,7 @@ class Collector:
 
     async def _record(self, duration: float | None) -> None:
         self.recorder = Recorder(self.exchange, self.journal, self.clock)
-        opener = Opener(self.exchange, self.recorder, self.clock, self.rng)
+        opener = Opener(self.exchange, self.recorder, self.clock, self.rng, bucket_of(self.exchange, self.layout))
         self.books = Books(
             self.exchange, self.recorder, self.client, self.clock, lambda stream: self._resubscribe([stream])
         )

@@ -12,12 +12,12 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from collectors.pacing import TokenBucket
 from collectors.recorder import Recorder
 from depthvault.clock import Clock
 from depthvault.errors import RestrictedError, VenueError
 from depthvault.exchanges.base import Exchange, Frame, FrameKind, Stream
 from depthvault.journal.rows import SUBSCRIBE, Kind, closed_body, opened_body, subscribed_body
+from depthvault.pacing import Bucket, TokenBucket
 
 LOG = logging.getLogger("depthvault.collector")
 
@@ -76,7 +76,7 @@ class Connection:
         recorder: Recorder,
         clock: Clock,
         on_shutdown: Callable[[], None],
-        bucket: TokenBucket,
+        bucket: Bucket,
     ) -> None:
         self.number = number
         self.route = route
@@ -231,7 +231,7 @@ async def open_connection(
     recorder: Recorder,
     clock: Clock,
     on_shutdown: Callable[[], None],
-    bucket: TokenBucket | None = None,
+    bucket: Bucket | None = None,
 ) -> Connection:
     """Connect and begin to receive. bucket: paces what is sent; without it the connection has its own.
 

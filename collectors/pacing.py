@@ -1,9 +1,8 @@
-"""How fast we may send, and how long we wait before we try again. Pure: time and randomness come in."""
+"""How long we wait before we try again. Pure: randomness comes in."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
 
 def backoff(attempt: int, first: float, longest: float, rng: random.Random) -> float:
@@ -14,23 +13,3 @@ def backoff(attempt: int, first: float, longest: float, rng: random.Random) -> f
     """
     ceiling = min(longest, first * 2.0 ** min(attempt - 1, 60))
     return rng.uniform(0, ceiling)
-
-
-@dataclass(slots=True)
-class TokenBucket:
-    """Permission to send: `burst` at once, then `per_second`."""
-
-    per_second: float
-    burst: float
-    tokens: float = -1.0
-    updated: float = 0.0
-
-    def take(self, now: float) -> float:
-        """Take one token; the seconds to wait before it may be used (0: at once)."""
-        if self.tokens < 0 and self.updated == 0.0:
-            self.tokens = self.burst
-        else:
-            self.tokens = min(self.burst, self.tokens + (now - self.updated) * self.per_second)
-        self.updated = now
-        self.tokens -= 1.0
-        return 0.0 if self.tokens >= 0 else -self.tokens / self.per_second

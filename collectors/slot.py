@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from collectors.connection import Connection, Ending, OpenFailedError, open_connection
-from collectors.pacing import TokenBucket, backoff
+from collectors.pacing import backoff
 from collectors.recorder import Recorder
 from depthvault.clock import Clock
 from depthvault.errors import ReconnectsExhaustedError
 from depthvault.exchanges.base import Exchange, Stream
+from depthvault.pacing import Bucket
 
 LOG = logging.getLogger("depthvault.collector")
 
@@ -30,21 +31,19 @@ class Opener:
     """Opens connections one after the other for all slots of a process, and numbers them.
 
     A mass reconnect must not look like an attack: Binance allows 300 attempts in 5 minutes an address.
+    bucket: paces what all connections send together; None: each has its own.
     """
 
     exchange: Exchange
     recorder: Recorder
     clock: Clock
     rng: random.Random
+    bucket: Bucket | None = None
     attempts_per_window: int = 150
     window: float = 300.0
     numbers: count[int] = field(default_factory=lambda: count(1))
     _gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(3))
     _recent: deque[float] = field(default_factory=deque)
-
-    def __post_init__(self) -> None:
-        pacing = self.exchange.pacing
-        self._bucket = TokenBucket(pacing.per_second, pacing.burst) if pacing.per_address else None
 
     async def open(self, route: str, on_shutdown: Callable[[], None]) -> Connection:
         async with self._gate:
@@ -55,7 +54,7 @@ class Opener:
                 await asyncio.sleep(self._recent[0] + self.window - loop.time())
             self._recent.append(loop.time())
             connection = await open_connection(
-                next(self.numbers), route, self.exchange, self.recorder, self.clock, on_shutdown, self._bucket
+                next(self.numbers), route, self.exchange, self.recorder, self.clock, on_shutdown, self.bucket
             )
         self.recorder.counters.connects += 1
         self.recorder.event("connect", {"route": route}, connection=connection.number)

@@ -27,6 +27,7 @@ resume                symbol
 list                  symbol
 rate_limit            weight (the limit a minute; requests on Lighter)
 offset_jump           symbol (Lighter: the next batch's offset jumps, its nonces chain)
+wrong_book            symbol (Lighter: the next whole book has one more lot at its best bid)
 too_many_messages     count = 1 (Lighter: the next client messages are refused with 30009)
 ====================  ==================================================================================
 """
@@ -246,6 +247,10 @@ class Control:
 
     def _order_offset_jump(self, venue: Venue, symbol: str) -> int:
         self._market(self._lighter(venue), symbol).jump_offset = True
+        return 1
+
+    def _order_wrong_book(self, venue: Venue, symbol: str) -> int:
+        self._market(self._lighter(venue), symbol).wrong_book = True
         return 1
 
     def _order_too_many_messages(self, venue: Venue, count: int = 1) -> int:

@@ -17,6 +17,7 @@ from simulator.binance_texts import Candle
 from simulator.config import SimulatorConfig
 from simulator.hub import Connection, Stream
 from simulator.instruments import Instrument, lighter_instrument, lighter_spot_instrument
+from simulator.limits import TokenBucket
 from simulator.market import Fill, IdSequence, Market
 from simulator.truth import Ledger
 from simulator.venue import Venue
@@ -49,6 +50,7 @@ class LighterMarket:
         self.quoted = market.top()
         self.open_interest = market.instrument.typical_size * 2_000
         self.jump_offset = False
+        self.wrong_book = False
 
     @property
     def active(self) -> bool:
@@ -68,6 +70,7 @@ class LiveLighter(Venue):
         self.request_limit = config.lighter_rest_limit
         self.refused_requests = 0
         self.refused_messages = 0
+        self.buckets: dict[str, TokenBucket] = {}
         rate = min(max(config.rate, 0.0), 10.0) / 10.0
         self._activity = 1.0 - (1.0 - rate) ** 0.25
         self._history = max(500, config.history // 4 // max(1, config.symbols))
@@ -282,11 +285,17 @@ class LiveLighter(Venue):
             payload = texts.empty_order_book(i, self.now)
         else:
             book = entry.market.snapshot()
+            bids = book.bids
+            if entry.wrong_book:
+                entry.wrong_book = False
+                (price, size), *others = bids
+                bids = [(price, size + 1), *others]
+                self.fault("wrong_book", symbol=i.symbol, nonce=entry.nonce, price=i.price_text(price))
             payload = texts.order_book(
                 i,
                 "subscribed",
                 asks=texts.levels(i, book.asks),
-                bids=texts.levels(i, book.bids),
+                bids=texts.levels(i, bids),
                 offset=entry.offset,
                 nonce=entry.nonce,
                 begin=0,
