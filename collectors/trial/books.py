@@ -19,7 +19,7 @@ from simulator.instruments import lighter_instrument
 from simulator.truth import TrueBook, Truth
 
 Ints = npt.NDArray[np.int64]
-BOOKS_AT_A_TIME = 2000
+BOOKS_AT_A_TIME = 4000
 """True books in memory; more are made in further passes over the ledger."""
 _SIDES = ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
 _COLUMNS = tuple(Column(name, "levels") for name in _SIDES)
