@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 
 import msgspec
 
+from depthvault.archive import checkpoint
 from depthvault.archive.manifest import ArchiveState, Entry, decode, encode
 from depthvault.archive.store import Store
 from depthvault.durable import create_exclusive, make_directories, write_atomic
@@ -29,15 +32,66 @@ def manifest_key(number: int) -> str:
 
 
 def load(layout: Layout) -> ArchiveState:
-    """The state of the local archive. ChainError naming the first manifest that does not follow, or is missing."""
-    state = ArchiveState()
-    while (path := layout.manifest(state.number + 1)).exists():
-        state.append(path.read_bytes(), str(path))
-    if layout.manifests.is_dir():
-        numbers = [int(path.stem) for path in layout.manifests.glob("*.json") if path.stem.isdigit()]
-        if numbers and max(numbers) > state.number:
-            raise ChainError(f"{path}: is missing, later manifests are there")
+    """The state of the local archive: its checkpoint, and every manifest since.
+
+    ChainError naming the first manifest that does not follow, or is missing. That manifests under the checkpoint have
+    their old bytes is not looked at here: see `load_all`.
+    """
+    path = checkpoint.path_of(layout)
+    state = checkpoint.read(path, manifests(layout))
+    since = state.number
+    try:
+        _read_on(layout, state)
+    except ChainError:
+        if not since:
+            raise
+        return load_all(layout)  # which tells where it begins
+    checkpoint.write_if_worth(path, state, since)
     return state
+
+
+def load_all(layout: Layout) -> ArchiveState:
+    """As `load`, from the bytes of every manifest: for those who prove the archive."""
+    state = ArchiveState()
+    _read_on(layout, state)
+    return state
+
+
+def manifests(layout: Layout) -> Callable[[int], bytes | None]:
+    """The bytes of a manifest of the local archive by number, None when there is none (yet)."""
+    folder = str(layout.manifests)
+
+    def fetch(number: int) -> bytes | None:
+        try:
+            with open(f"{folder}/{number:08d}.json", "rb") as file:  # noqa: PTH123 - a Path takes as long as the reading
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+    return fetch
+
+
+def _read_on(layout: Layout, state: ArchiveState) -> None:
+    """Take every manifest after `state` in. ChainError when one before the last is missing."""
+    fetch, folder = manifests(layout), layout.manifests
+    before = -1
+    while state.number > before:  # again when others published while the names were counted
+        before = state.number
+        while (data := fetch(state.number + 1)) is not None:
+            state.append(data, f"{folder}/{state.number + 1:08d}.json")
+        if _names(layout) == state.number:
+            return
+    first = next(number for number in count(1) if not layout.manifest(number).exists())
+    raise ChainError(f"{layout.manifest(first)}: is missing, later manifests are there")
+
+
+def _names(layout: Layout) -> int:
+    """How many manifests lie there, as far as their names tell."""
+    try:
+        names = os.listdir(layout.manifests)  # noqa: PTH208 - names alone are wanted, and there may be many
+    except FileNotFoundError:
+        return 0
+    return sum(name.endswith(".json") and name[:-5].isdigit() for name in names)
 
 
 def load_store(store: Store) -> ArchiveState:

@@ -19,7 +19,7 @@ Unit = tuple[str, str, str, str]
 """What an entry is about: kind (`hour`, `day`, `import`), exchange, channel, period."""
 
 
-class Tail(msgspec.Struct, frozen=True, omit_defaults=True):
+class Tail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Where a chain stands at the end of a period, for the check against the next one.
 
     received_us: receipt of the last event, µs since the epoch. final_id: last id of the chain, where the channel has
@@ -32,7 +32,7 @@ class Tail(msgspec.Struct, frozen=True, omit_defaults=True):
     snapshot_id: int | None = None
 
 
-class SymbolSpan(msgspec.Struct, frozen=True, omit_defaults=True):
+class SymbolSpan(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """What one file holds of one symbol: rows, receipt times in µs since the epoch, ids, and its row groups."""
 
     rows: int
@@ -43,7 +43,7 @@ class SymbolSpan(msgspec.Struct, frozen=True, omit_defaults=True):
     last_id: int | None = None
 
 
-class ArchiveFile(msgspec.Struct, frozen=True, omit_defaults=True):
+class ArchiveFile(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One archived file. `path` is relative to `archive/` and equals its object key behind the prefix.
 
     logical_sha256: hash of the values, equal under other library versions (`encoding.LogicalHash`).
@@ -63,7 +63,7 @@ class ArchiveFile(msgspec.Struct, frozen=True, omit_defaults=True):
     symbols: dict[str, SymbolSpan] = {}
 
 
-class InputFile(msgspec.Struct, frozen=True, order=True):
+class InputFile(msgspec.Struct, frozen=True, order=True, gc=False):
     """A live file that went into an entry."""
 
     path: str
@@ -82,7 +82,7 @@ class Conflict(msgspec.Struct, frozen=True):
     other: str
 
 
-class Counts(msgspec.Struct, frozen=True):
+class Counts(msgspec.Struct, frozen=True, gc=False):
     """What compaction did to the rows of one channel and period.
 
     rows_in = rows + duplicates + conflicts + redundant (covered by the carrier's differently batched events)
@@ -101,7 +101,7 @@ class Counts(msgspec.Struct, frozen=True):
     gaps: int = 0
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One manifest. `period` is `YYYYMMDDTHHMM` for hours and imported days, `YYYY-MM-DD` for days.
 
     inputs: the live files it was made of; receipts: SHA-256 of the receipts that name them. archived_inputs: files of
@@ -175,7 +175,8 @@ class ArchiveState:
 
     files: current files by path, owner: the unit of each. superseded: removed files by path, replaced_in: the unit of
     the entry that removed each. current: the latest entry of each unit, hours: the periods of each exchange and
-    channel, ascending. digests: SHA-256 of the bytes of each entry, entry 1 first.
+    channel, ascending. inputs: path and SHA-256 of every live file that ever went in. digests: SHA-256 of the bytes of
+    each entry, entry 1 first.
     """
 
     files: dict[str, ArchiveFile] = field(default_factory=dict)
@@ -184,6 +185,7 @@ class ArchiveState:
     current: dict[Unit, Entry] = field(default_factory=dict)
     owner: dict[str, Unit] = field(default_factory=dict)
     hours: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    inputs: set[tuple[str, str]] = field(default_factory=set)
     digests: list[str] = field(default_factory=list)
 
     @property
@@ -206,9 +208,9 @@ class ArchiveState:
         for path in entry.remove:
             if path not in self.files:
                 raise ChainError(f"{origin}: removes {path}, which is not in the archive")
-        kept = self.files.keys() - set(entry.remove)
+        removed = set(entry.remove)
         for file in entry.add:
-            if file.path in kept or file.path in self.superseded:
+            if (file.path in self.files and file.path not in removed) or file.path in self.superseded:
                 raise ChainError(f"{origin}: adds {file.path}, which was there before")
         for path in entry.remove:
             self.superseded[path] = self.files.pop(path)
@@ -220,6 +222,7 @@ class ArchiveState:
         if entry.kind == "hour" and entry.unit not in self.current:
             insort(self.hours.setdefault((entry.exchange, entry.channel), []), entry.period)
         self.current[entry.unit] = entry
+        self.inputs.update((source.path, source.sha256) for source in entry.inputs)
         self.digests.append(digest(data))
         return entry
 

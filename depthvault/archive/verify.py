@@ -91,7 +91,7 @@ def _verify(layout: Layout, store: Store | None, local: bool, deep: bool, now: d
     state: ArchiveState | None = None
     if local:
         try:
-            state = log.load(layout)
+            state = log.load_all(layout)
         except ChainError as error:
             findings.append(Finding("local", "chain", "_manifests", str(error)))
         if state is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from depthvault.archive import manifest
+from depthvault.archive import checkpoint, log, manifest
 from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.query.pruning import Range
@@ -92,19 +92,33 @@ def entry_period(entry: manifest.Entry) -> Period:
 class Log:
     """The manifests read so far, folded; `advance` reads on. Manifests never change, so nothing is read twice.
 
-    fetch: the bytes of a manifest by number, None when there is none (yet).
+    fetch: the bytes of a manifest by number, None when there is none (yet). checkpoint: where a snapshot of the log may
+    be kept, which spares the reading of those before; None: nowhere.
     """
 
     fetch: Callable[[int], bytes | None]
-    state: manifest.ArchiveState = field(default_factory=manifest.ArchiveState)
-    inputs: set[tuple[str, str]] = field(default_factory=set)
+    checkpoint: Path | None = None
+    _state: manifest.ArchiveState | None = None
+
+    @property
+    def state(self) -> manifest.ArchiveState:
+        """What the manifests read so far add up to."""
+        if self._state is None:
+            if self.checkpoint is None:
+                self._state = manifest.ArchiveState()
+            else:
+                self._state = checkpoint.read(self.checkpoint, self.fetch)
+        return self._state
 
     def advance(self) -> int:
         """Take in what is new. Returns the number of the last manifest. ChainError when one does not follow."""
-        while (data := self.fetch(self.state.number + 1)) is not None:
-            entry = self.state.append(data, f"manifest {self.state.number + 1}")
-            self.inputs.update((source.path, source.sha256) for source in entry.inputs)
-        return self.state.number
+        state = self.state
+        since = state.number
+        while (data := self.fetch(state.number + 1)) is not None:
+            state.append(data, f"manifest {state.number + 1}")
+        if self.checkpoint is not None:
+            checkpoint.write_if_worth(self.checkpoint, state, since)
+        return state.number
 
     def files(self, locate: Callable[[str], str]) -> list[TableFile]:
         """The current files. `locate` tells where a path of the archive can be read."""
@@ -125,18 +139,6 @@ class Log:
                 )
             )
         return found
-
-
-def local_manifest(layout: Layout) -> Callable[[int], bytes | None]:
-    """A `Log.fetch` for the manifests below `layout`."""
-
-    def fetch(number: int) -> bytes | None:
-        try:
-            return layout.manifest(number).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    return fetch
 
 
 def pending_files(layout: Layout, known: Iterable[Receipt], archived: set[tuple[str, str]]) -> list[TableFile]:
@@ -198,7 +200,7 @@ class LocalSources:
     _receipts: dict[tuple[Path, int], Receipt] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.log = Log(local_manifest(self.layout))
+        self.log = Log(log.manifests(self.layout), checkpoint.path_of(self.layout))
 
     def locate(self, path: str) -> str:
         """Where an archived file can be read: here, else in the store."""
@@ -212,7 +214,7 @@ class LocalSources:
         number = self.log.advance()
         marks = _receipt_marks(self.layout)
         self._receipts = {mark: self._receipts.get(mark) or read_receipt(mark[0]) for mark in marks.items()}
-        pending = pending_files(self.layout, self._receipts.values(), self.log.inputs)
+        pending = pending_files(self.layout, self._receipts.values(), self.log.state.inputs)
         return FileSet(self.log.files(self.locate), pending, (number, frozenset(marks.items())))
 
     def token(self) -> Token:
@@ -222,14 +224,16 @@ class LocalSources:
 
 @dataclass(slots=True)
 class StoreSources:
-    """An archive in a bucket alone: `url` is `s3://bucket/prefix`, `fetch` gets a manifest by number."""
+    """An archive in a bucket alone: `url` is `s3://bucket/prefix`, `fetch` gets a manifest by number, and a snapshot of
+    the log may be kept at `checkpoint` on this host."""
 
     url: str
     fetch: Callable[[int], bytes | None]
+    checkpoint: Path | None = None
     log: Log = field(init=False)
 
     def __post_init__(self) -> None:
-        self.log = Log(self.fetch)
+        self.log = Log(self.fetch, self.checkpoint)
 
     def files(self) -> FileSet:
         """What there is now."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -251,6 +253,12 @@ def _fetch_ahead(store: Store) -> Callable[[int], bytes | None]:
     return fetch
 
 
+def _cached_log(url: str, endpoint: str | None) -> Path:
+    """Where this host keeps its checkpoint of a bucket's log."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return folder / "depthvault" / "log" / hashlib.sha256(f"{endpoint} {url}".encode()).hexdigest()[:32]
+
+
 def open_vault(
     target: str | Path | None = None, *, config: Config | None = None, secrets: Secrets | None = None
 ) -> Vault:
@@ -272,7 +280,8 @@ def open_vault(
         )
         assert store is not None
         url = str(store)
-        return Vault(Catalog(StoreSources(url, _fetch_ahead(store)), secret=_secret(url, config, secrets)), target)
+        sources = StoreSources(url, _fetch_ahead(store), _cached_log(url, secrets.r2_endpoint_url))
+        return Vault(Catalog(sources, secret=_secret(url, config, secrets)), target)
     layout = Layout(Path(target) if target is not None else config.data_dir, config.archive.period)
     if not layout.root.is_dir():
         raise UsageError(f"{layout.root}: no such directory")
