@@ -19,9 +19,11 @@ import pytest
 from rich.console import Console
 
 from collectors.trial.compare import is_same_number, wrong_numbers
-from collectors.trial.declared import Chain, GapRow
+from collectors.trial.declared import Chain, GapRow, Times
+from collectors.trial.figures import costs
 from collectors.trial.plan import Plan
 from collectors.trial.run import again
+from collectors.trial.stage import Recorded, Sample
 from collectors.trial.verdict import Verdict
 from depthvault.errors import UsageError
 
@@ -181,6 +183,34 @@ def test_a_hole_of_one_writer_needs_a_row_even_when_the_other_has_the_events() -
     assert chain.false([GapRow("a", 20, 40, 0, 0, "crash", "bridged")]), "40 was held"
     assert chain.false([GapRow("b", 20, 30, 0, 0, "crash", "bridged")]), "b lacked nothing"
     assert chain.false([GapRow("", 20, 30, 0, 0, "venue", "lost")]), "somebody had it"
+
+
+def test_without_ids_a_hole_is_declared_by_a_time_between_its_neighbours() -> None:
+    received = np.array([1_000_000, 0, 0, 4_000_000, 0])
+    times = Times(received, received)
+    assert times.undeclared([]).tolist() == [1, 2], "what follows the last one nobody can miss"
+    row = GapRow("", None, None, 2_000_000, 3_000_000, "disconnect", "unprovable")
+    assert times.undeclared([row]).tolist() == []
+    assert times.false([row], received) == []
+    elsewhere = GapRow("", None, None, 4_500_000, 9_000_000, "disconnect", "unprovable")
+    assert times.undeclared([elsewhere]).tolist() == [1, 2]
+    assert times.false([elsewhere], np.array([6_000_000])) == [elsewhere]
+
+
+@pytest.mark.parametrize(("grows", "flat"), [(0.0, True), (1.0, False)])
+def test_memory_that_grows_steadily_is_not_flat(grows: float, flat: bool) -> None:
+    samples = []
+    for second in range(600):
+        rss = round((100 + grows * second / 60) * 2**20)
+        frames = 1000 * second
+        samples.append(Sample("binance_spot", "a", 7, second, second, rss, frames / 50_000, frames, 10 * frames, 1.0))
+    (cost,) = costs(Recorded(plan={}, samples=samples))
+    assert cost.is_flat is flat
+    assert cost.slope / 2**20 == pytest.approx(grows, abs=0.01)
+    assert cost.microseconds == pytest.approx(20.0)
+    assert cost.rate == pytest.approx(1000.0)
+    (short,) = costs(Recorded(plan={}, samples=samples[:200]))
+    assert short.is_flat is None, "too short to say"
 
 
 def test_a_plan_refuses_what_makes_no_sense() -> None:
