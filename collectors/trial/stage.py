@@ -196,13 +196,14 @@ class Stage:
     def _strike(self, number: signal.Signals) -> bool:
         """Send a signal to a collector that has settled, and whose partner has; False when there is none.
 
-        Killed is the first instance alone, which carries the archive by its name: the other one must bridge.
+        Struck is the first instance alone, which carries the archive by its name: the other one must bridge, and shows
+        how much memory a long life takes.
         """
         able = [
             player
             for player in self.players.values()
             if player.settled
-            and (number == signal.SIGTERM or player.writer == self.plan.writers[0])
+            and player.writer == self.plan.writers[0]
             and all(other.settled for other in self.players.values() if other.exchange == player.exchange)
         ]
         if not able:
