@@ -43,7 +43,8 @@ _INSTRUMENTS = {
 class Plan:
     """A trial. seconds: how long the collectors run. rate: book events a second and symbol, up to 10.
 
-    kill, restart: mean seconds between SIGKILLs and between SIGTERMs of first instances, over all venues; 0: none. Everything that is drawn by lot comes from `seed`; the operating system's timing does not.
+    kill, restart: mean seconds between SIGKILLs and between SIGTERMs of first instances, over all venues; 0: none.
+    Everything that is drawn by lot comes from `seed`; the operating system's timing does not.
     """
 
     seconds: float = 1800.0
