@@ -88,18 +88,15 @@ def _lag(config: Config) -> Finding | None:
 
 def _clock(config: Config) -> Finding:
     files = [str(path) for path in config.layout.live.glob("exchange=*/channel=collector_event/**/*.parquet")]
-    offsets: list[tuple[float, str]] = []
+    measured: list[dict[str, Any]] = []
     if files:
         with duckdb.connect() as connection:
             rows = connection.read_parquet(files, hive_partitioning=False).filter("kind = 'clock'").project("detail")
-            for (detail,) in rows.fetchall():
-                measured: dict[str, Any] = json.loads(detail)
-                for key, name in (("ntp_offset_ms", "NTP"), ("venue_offset_ms", "the venue's clock")):
-                    if isinstance(value := measured.get(key), int | float):
-                        offsets.append((float(value), name))
-    if not offsets:
+            measured = [reference for (text,) in rows.fetchall() if (reference := json.loads(text).get("reference"))]
+    if not measured:
         return Finding("clock", "fair", "neither an NTP server nor the venue's clock could be asked")
-    offset, name = max(offsets, key=lambda each: (each[1] == "NTP", abs(each[0])))
+    worst = max(measured, key=lambda reference: abs(reference["offset_s"]))
+    offset, name = 1000 * worst["offset_s"], worst["source"]
     size = abs(offset)
     verdict = "good" if size <= CLOCK_GOOD_MS else "fair" if size <= CLOCK_BAD_MS else "bad"
     advice = "" if verdict == "good" else "; run chrony or systemd-timesyncd"

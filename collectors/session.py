@@ -31,6 +31,7 @@ from depthvault.seal import seal_pending
 TEST_SECONDS = 120.0
 INSTANCE = "a"
 _STOP_SECONDS = 30.0
+_START_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -91,13 +92,19 @@ def _channels_of(name: str, config: Config) -> tuple[str, ...]:
 
 
 def record(config: Config, seconds: float | None, console: Console | None = None) -> Outcome:
-    """Record what `config` enables for `seconds` (None: until SIGINT), seal it, and return what came of it."""
+    """Record what `config` enables for `seconds` (None: until SIGINT), seal it, and return what came of it.
+
+    The time counts from when every venue delivers, or from half a minute after the start when one does not.
+    """
     out = console or Console(highlight=False)
-    begun = time.monotonic()
+    spawned = begun = time.monotonic()
     statuses: dict[str, dict[str, Any]] = {}
     with _collectors(config) as children, _interruptible() as interrupted:
         with Live(console=out, auto_refresh=False) as live:
             while any(child.poll() is None for child in children.values()):
+                delivering = all(statuses.get(name, {}).get("frames") for name in children)
+                if not delivering and time.monotonic() - spawned < _START_SECONDS:
+                    begun = time.monotonic()
                 elapsed = time.monotonic() - begun
                 if interrupted or (seconds is not None and elapsed >= seconds):
                     break

@@ -19,6 +19,8 @@ from collectors.collector import Collector
 from collectors.live_book import LiveBook
 from collectors.watch_view import Figures, render
 from depthvault.config import Config
+from depthvault.exchanges import exchange as exchange_named
+from depthvault.exchanges.base import Seed
 from depthvault.journal.follow import follow_async
 from depthvault.journal.reader import Batch
 
@@ -46,9 +48,9 @@ def watch(
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="depthvault-watch-"))
             config = config.model_copy(update={"data_dir": Path(folder)})
         settings = config.exchanges[exchange]
-        narrowed = settings.model_copy(
-            update={"enabled": True, "symbols": (symbol,), "channels": ("depth_diff", "depth_snapshot")}
-        )
+        seed = exchange_named(exchange, settings).seed
+        channels = ("depth_diff", "depth_snapshot") if seed is Seed.REST else ("depth_diff",)
+        narrowed = settings.model_copy(update={"enabled": True, "symbols": (symbol,), "channels": channels})
         config = type(config).model_validate({
             **config.model_dump(),
             "exchanges": {**config.exchanges.model_dump(), exchange: narrowed.model_dump()},
@@ -66,6 +68,27 @@ def _log_to_file(config: Config) -> None:
     for handler in list(root.handlers):
         root.removeHandler(handler)
     logging.basicConfig(filename=config.layout.logs / "watch.log", level=logging.INFO)
+    _last.text, _last.at = "", 0.0
+    root.addHandler(_last)
+
+
+class _LastWarning(logging.Handler):
+    """Keeps the newest warning for the view: what keeps a book from coming must not hide in a file."""
+
+    SHOWN_SECONDS = 15.0
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.text, self.at = "", 0.0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.text, self.at = record.getMessage(), time.monotonic()
+
+    def recent(self) -> str:
+        return self.text if time.monotonic() - self.at < self.SHOWN_SECONDS else ""
+
+
+_last = _LastWarning()
 
 
 async def _watch(
@@ -90,7 +113,12 @@ async def _watch(
         with Live(console=out, screen=out.is_terminal, auto_refresh=False, transient=False) as live:
             since, updates, rate = time.monotonic(), 0, 0.0
             while not running.done():
-                await asyncio.wait([running], timeout=1 / _FRAMES_PER_SECOND if out.is_terminal else 1.0)
+                pause = 1 / _FRAMES_PER_SECOND if out.is_terminal else 1.0
+                await asyncio.wait([running, reading], timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    collector.stop("watch failed")
+                    await running
+                    reading.result()
                 if (now := time.monotonic()) - since >= 1.0:
                     rate, since, updates = (book.updates - updates) / (now - since), now, book.updates
                 figures = _figures(collector, book, process, exchange, symbol, depth, rate, record)
@@ -131,4 +159,5 @@ def _figures(
         buffered_rows=collector.journal.buffered_rows,
         journal=collector.journal.path.name,
         recording=record,
+        trouble=_last.recent(),
     )

@@ -34,6 +34,7 @@ class Figures:
     buffered_rows: int
     journal: str
     recording: bool
+    trouble: str = ""
 
 
 def number(value: float) -> str:
@@ -85,8 +86,18 @@ def render(figures: Figures, depth: int) -> RenderableType:
             number(ask[1]) if ask else "",
             _bar(ask[1], largest, "red", room, left=False) if ask else "",
         )
+    parts: list[RenderableType] = [
+        _prices(bids, asks, figures.seeded),
+        Text(),
+        table,
+        Text(),
+        _volumes(bids, asks),
+        _health(figures),
+    ]
+    if figures.trouble:
+        parts.append(Text(figures.trouble, style="yellow", overflow="ellipsis", no_wrap=True))
     return Panel(
-        Group(_prices(bids, asks, figures.seeded), Text(), table, Text(), _volumes(bids, asks), _health(figures)),
+        Group(*parts),
         title=f"[bold]{figures.exchange} {figures.symbol}[/]",
         subtitle=f"{'recording' if figures.recording else 'not kept'} · {figures.journal} · Ctrl-C ends",
     )

@@ -87,7 +87,7 @@ class Site:
             exchanges[name] = {
                 "enabled": True,
                 "rest_url": sim.url(prefixes[name]),
-                "ws_url": f"ws://127.0.0.1:{sim.port}/{prefixes[name]}",
+                "ws_url": f"ws://127.0.0.1:{sim.port}/{prefixes[name]}" + ("/stream" if name == "lighter" else ""),
                 **settings,
             }
         content = {"exchanges": exchanges, "platform": {"metrics_port": 0}, "journal": {"min_free": 0}, **top}

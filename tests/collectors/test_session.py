@@ -1,0 +1,77 @@
+"""`record`, `quicktest` and `watch` as a user runs them, against a simulator process."""
+
+from __future__ import annotations
+
+import csv
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.programs import Simulated, Site, simulator
+
+
+@pytest.fixture(scope="module")
+def sim(tmp_path_factory: pytest.TempPathFactory) -> Simulated:
+    with simulator(tmp_path_factory.mktemp("sim"), "--symbols", "6", "--seed", "3", "--rate", "10") as running:
+        yield running  # type: ignore[misc]
+
+
+@pytest.fixture
+def site(tmp_path: Path, sim: Simulated) -> Site:
+    site = Site(tmp_path)
+    site.configure(sim, {"binance_spot": {}, "binance_futures": {}, "lighter": {}})
+    return site
+
+
+def test_a_recording_of_two_venues_is_kept_and_can_be_queried(site: Site) -> None:
+    said = site.run(
+        "record",
+        "--exchanges",
+        "binance_spot",
+        "binance_futures",
+        "--symbols",
+        "BTCUSDT",
+        "ETHUSDT",
+        "--duration",
+        "5s",
+    )
+    assert "binance_futures  depth_diff" in said
+    rows = site.rows("SELECT exchange, symbol, count(*) AS n FROM depth_diff GROUP BY ALL ORDER BY ALL")
+    assert [(row["exchange"], row["symbol"]) for row in rows] == [
+        (exchange, symbol) for exchange in ("binance_futures", "binance_spot") for symbol in ("BTCUSDT", "ETHUSDT")
+    ]
+    assert all(row["n"] > 10 for row in rows)
+
+
+def test_a_symbol_that_no_venue_lists_makes_the_test_fail_by_name(site: Site) -> None:
+    said = site.run(
+        "record", "--exchanges", "binance_spot", "--symbols", "BTCUSDT", "NOSUCHUSDT", "--mode", "test",
+        "--duration", "4s", code=1,
+    )  # fmt: skip
+    assert "NOSUCHUSDT" in said
+    assert not (site.data / "journal").exists()
+
+
+def test_quicktest_writes_csv_and_judges_in_plain_words(site: Site) -> None:
+    said = site.run("quicktest", "--minutes", "0.1", "--exchanges", "binance_spot", "--symbols", "BTCUSDT", code=0)
+    assert "completeness" in said
+    assert "ms against 127.0.0.1" in said, "the venue's clock stands in where no NTP server answers"
+    with (site.folder / "data_test" / "binance_spot_BTCUSDT_trades.csv").open() as file:
+        trades = list(csv.DictReader(file))
+    assert trades
+    assert all(Decimal(trade["price"]) > 0 for trade in trades)
+    ids = [int(trade["agg_trade_id"]) for trade in trades]
+    assert ids == sorted(ids)
+
+
+def test_watch_shows_a_book_and_leaves_nothing_behind(site: Site) -> None:
+    said = site.run("watch", "binance_futures", "BTCUSDT", "--depth", "3", "--duration", "4s")
+    assert "spread" in said
+    assert "not kept" in said
+    assert not (site.data / "journal").exists()
+
+
+def test_watch_on_lighter_needs_no_rest_snapshot(site: Site) -> None:
+    said = site.run("watch", "lighter", "ETH", "--depth", "3", "--duration", "4s")
+    assert "spread" in said
