@@ -132,7 +132,12 @@ class LighterConfig(ExchangeConfig):
     quote: str | None = None
     ws_url: str = "wss://mainnet.zklighter.elliot.ai/stream"
     rest_url: str = "https://mainnet.zklighter.elliot.ai"
-    channels: Channels = ("depth_diff", "trade", "liquidation", "mark_price", "open_interest", "instrument")
+    channels: Channels = (
+        "depth_diff", "depth_snapshot", "trade", "liquidation", "mark_price", "open_interest", "instrument",
+    )  # fmt: skip
+    snapshot_cadence: Duration = Field(
+        timedelta(hours=1), description="each book is asked for on a second connection: the book audit's witness"
+    )
 
 
 class Exchanges(_Section):

@@ -112,13 +112,13 @@ _CHANNELS = (
     ),
     Channel(
         "depth_snapshot",
-        "The whole book as REST gives it, down to `limit` levels a side.",
+        "The whole book as the venue answers a question for it, down to `limit` levels a side.",
         (
             *COMMON,
             _TRANSACTION_OPTIONAL,
             Column("request_time", TIME, "When our host sent the request."),
             Column("last_update_id", pa.int64(), "The id of the last update that is in the snapshot."),
-            Column("limit", pa.int32(), "How many levels a side were asked for."),
+            Column("limit", pa.int32(), "How many levels a side were asked for; 2147483647: all."),
             *_SIDES,
         ),
         key=("last_update_id", "request_time"),

@@ -41,6 +41,16 @@ async def depth_snapshots() -> list[str]:
     )
 
 
+async def book_probes() -> list[str]:
+    """Ask for the whole book of every recorded market on a second connection, where books come in the stream."""
+    from depthvault.polls.probe import probe
+
+    settings = config()
+    return await _all(
+        (name, probe(settings, name)) for name in venues_with("depth_snapshot") if not _has_rest_book(name)
+    )
+
+
 async def open_interest() -> list[str]:
     """Ask and journal the open interest of every recorded symbol."""
     from depthvault.polls import poll

@@ -22,6 +22,11 @@ def config() -> Config:
     return load_config()
 
 
+def probe_schedule(cadence: timedelta) -> str | timedelta:
+    """How often books are probed: away from the full hour, when everybody asks, where the cadence is one."""
+    return "17 * * * *" if cadence == HOUR else cadence
+
+
 def archive_schedule(period: timedelta) -> str | timedelta:
     """How often to look for periods that are ready.
 

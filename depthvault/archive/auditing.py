@@ -23,7 +23,7 @@ from depthvault.archive.encoding import Encoding
 from depthvault.archive.manifest import ArchiveFile, ArchiveState, Conflict, Entry
 from depthvault.archive.staging import Staging
 from depthvault.book.events import Snapshot, chain_of, levels_of
-from depthvault.exchanges.base import Exchange
+from depthvault.exchanges.base import Exchange, Seed
 from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.quality.coverage import quality_table
@@ -72,7 +72,7 @@ def with_audit(
     draft = next((draft for draft in drafts if draft.channel == name), None)
     if draft is None:
         return drafts
-    sources = _Sources(layout, venue.name, period, state, staging, drafts)
+    sources = _Sources(layout, venue, period, state, staging, drafts)
     rows: list[dict[str, Any]] = []
     mismatches: list[Conflict] = []
     for symbol, outcome in sources.audited():
@@ -107,12 +107,14 @@ class _Sources:
     """Finds the files of this period and the one before, and audits one symbol after the other."""
 
     def __init__(
-        self, layout: Layout, exchange: str, period: Period, state: ArchiveState, staging: Staging, drafts: list[Entry]
-    ) -> None:
-        self._layout, self._exchange, self._period, self._state = layout, exchange, period, state
+        self, layout: Layout, venue: Exchange, period: Period, state: ArchiveState, staging: Staging,
+        drafts: list[Entry],
+    ) -> None:  # fmt: skip
+        self._layout, self._exchange, self._period, self._state = layout, venue.name, period, state
+        self._in_band = venue.seed is Seed.IN_BAND
         self._staging = staging
         self._drafts = {draft.channel: draft for draft in drafts}
-        self._before = state.before(exchange, "depth_diff", period.label)
+        self._before = state.before(venue.name, "depth_diff", period.label)
         self.diffs, self.snapshots = self._now("depth_diff"), self._now("depth_snapshot")
         self.diffs_before, self.snapshots_before = self._earlier("depth_diff"), self._earlier("depth_snapshot")
 
@@ -143,7 +145,10 @@ class _Sources:
             from depthvault.quality.audit import audit  # loads the compiler: only where there is something to judge
 
             table = self._events(symbol, snapshots[0].update_id)
-            for outcome in audit(snapshots, chain_of(table), levels_of(table, "bid"), levels_of(table, "ask"), after):
+            chain = chain_of(table)
+            if self._in_band:  # the venue names no first id: an event's changes lie after the event before
+                chain = chain._replace(first=chain.prev + 1)
+            for outcome in audit(snapshots, chain, levels_of(table, "bid"), levels_of(table, "ask"), after):
                 yield symbol, outcome
 
     def _seeds(self, symbol: str, after: int | None) -> list[Snapshot]:

@@ -20,6 +20,10 @@ import pyarrow as pa
 
 from depthvault.config import ExchangeConfig
 
+PROBE = "SUBSCRIBE "
+"""Where books come in band, a subscription made to see the whole book once is a question, and the book its answer:
+the journal keeps both as it keeps REST answers, and this with the stream's name is the request line."""
+
 
 class Seed(StrEnum):
     """Where a book's first state comes from."""

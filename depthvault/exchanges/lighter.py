@@ -16,6 +16,7 @@ from depthvault.config import ExchangeConfig
 from depthvault.errors import ConfigError, MalformedFrameError
 from depthvault.exchanges import lighter_rows as rows
 from depthvault.exchanges.base import (
+    PROBE,
     Continuity,
     Decoded,
     Exchange,
@@ -136,6 +137,7 @@ class Lighter(Exchange):
     seed = Seed.IN_BAND
     channels: ClassVar[tuple[str, ...]] = (
         "depth_diff",
+        "depth_snapshot",
         "book_ticker",
         "trade",
         "liquidation",
@@ -264,6 +266,9 @@ class Lighter(Exchange):
         if stream.startswith("GET "):
             path = stream.removeprefix("GET ").partition("?")[0]
             return ("instrument", "") if path == "/api/v1/orderBooks" else ("", "")
+        if stream.startswith(PROBE):
+            channel, symbol = self.channel_of(stream.removeprefix(PROBE), symbols)
+            return ("depth_snapshot", symbol) if channel == "depth_diff" else ("", "")
         kind, _, market = stream.partition(":")
         channel = _KINDS.get(kind, "")
         if not channel:
@@ -310,6 +315,9 @@ class Lighter(Exchange):
             case "depth_diff":
                 reader = partial(rows.book, frames.symbols)
                 return decode_books(channel, frames, instance, reader, LighterScanner(frames.symbols))
+            case "depth_snapshot":
+                reader = partial(rows.whole_book, frames.symbols)
+                return decode_books(channel, frames, instance, reader, None, lambda line: rows.ALL_LEVELS)
         readers: dict[str, Reader] = {
             "trade": partial(rows.trades, frames.symbols),
             "liquidation": partial(rows.liquidations, frames.symbols),

@@ -20,6 +20,8 @@ from depthvault.exchanges.decode.values import Numbers, micros, optional_micros
 Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 FUNDING_HOURS = 1
+ALL_LEVELS = 2**31 - 1
+"""`limit` of a book that was asked for whole."""
 _BOOK_CHANNEL = re.compile(r"order_book:(\d{1,18})").fullmatch
 _TRADE_CHANNEL = re.compile(r"trade:(\d{1,18})").fullmatch
 
@@ -139,6 +141,14 @@ def book(symbols: Mapping[int, str], stream: str, body: bytes, numbers: Numbers)
         [read(level.price) for level in state.asks],
         [read(level.size) for level in state.asks],
     )
+
+
+def whole_book(symbols: Mapping[int, str], line: str, body: bytes, numbers: Numbers) -> Book:
+    """The book that answered a probe. It shows the book when it was sent, however long ago that last changed."""
+    found = book(symbols, line, body, numbers)
+    if not found.is_snapshot:
+        raise MalformedFrameError("an update is no answer to a probe")
+    return found._replace(transaction_time=None)
 
 
 def _when(trade: Trade) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from depthvault.exchanges.base import Exchange
+from depthvault.exchanges.base import Exchange, Seed
 
 MINUTE = timedelta(minutes=1)
 
@@ -56,4 +56,6 @@ def snapshot_rotation(exchange: Exchange, symbols: Sequence[str]) -> Rotation:
 
 def published_cadence(exchange: Exchange, symbols: int) -> timedelta:
     """The interval at which each of `symbols` symbols is promised a snapshot."""
+    if exchange.seed is Seed.IN_BAND:  # probed: they cost no REST weight
+        return exchange.config.snapshot_cadence
     return snapshot_rotation(exchange, [""] * max(1, symbols)).cadence

@@ -157,20 +157,32 @@ class Round:
             return answer
         raise AssertionError("unreachable: the last attempt returns")
 
-    async def ask_catalogue(self) -> None:
-        """Ask what is listed; the answer is journaled as the catalogue that rows are decoded by."""
+    async def ask_catalogue(self) -> Answer | None:
+        """Ask what is listed; the answer is journaled as the catalogue that rows are decoded by. None: refused."""
         self.polled.asked += 1
         request = self._exchange.catalogue_request()
         try:
             answer = await self.client.get(request, Priority.CATALOGUE)
         except RestError as error:
             self._refused(request, "stale", str(error))
-            return
+            return None
         self._requests += 1
         self.journal.set_catalogue(
             request.line, answer.body, answer.sent_wall_ns, answer.received_wall_ns, request=self._requests
         )
         self._count(answer)
+        return answer
+
+    def probed(self, line: str, body: bytes, sent_wall_ns: int, received_wall_ns: int) -> None:
+        """Journal what a WebSocket answered to the question `line`."""
+        self._requests += 1
+        self.journal.append_rest(line, body, sent_wall_ns, received_wall_ns, request=self._requests)
+        self.polled.answered += 1
+
+    def failed(self, symbol: str, why: str) -> None:
+        """Declare a question that found no answer."""
+        self.polled.failures[symbol] = why
+        self.note("stale", symbol=symbol, reason=why)
 
     def _keep(self, answer: Answer) -> None:
         self._requests += 1

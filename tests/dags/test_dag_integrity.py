@@ -16,6 +16,7 @@ SCHEDULES = {
     "depth_snapshots": "* * * * *",
     "archive_hour": "2-59/10 * * * *",
     "cleanup_local": None,  # by asset
+    "book_probes": "17 * * * *",
     "funding_rates": "1 * * * *",
     "open_interest": "*/5 * * * *",
     "symbol_universe": "7 0 * * *",
