@@ -32,6 +32,8 @@ ANSWER_SECONDS = 10.0
 """How long a book may take. Measured: half a second."""
 
 REFUSED_PAUSE = 5.0
+"""Messages' time for which a refused subscription, or a lost connection, is let be."""
+
 ATTEMPTS = 2
 MOST_CONNECTIONS = 5
 """Of one round: a venue that keeps dropping us is left alone until the next one."""
@@ -122,7 +124,6 @@ class _Prober:
                 continue
             if not why:
                 return
-            await asyncio.sleep(REFUSED_PAUSE * self.every)
         if self._connections >= MOST_CONNECTIONS and self._socket is None:
             raise _LostError(why)
         self.round.failed(stream.symbol, why)
@@ -142,6 +143,7 @@ class _Prober:
 
     async def _answer(self, stream: Stream, sent_ns: int) -> str:
         deadline = time.monotonic() + ANSWER_SECONDS
+        why = f"no book within {ANSWER_SECONDS:g} s"
         while (left := deadline - time.monotonic()) > 0:
             try:
                 body = await self._receive(left)
@@ -150,14 +152,17 @@ class _Prober:
             received_ns = self.clock.wall_ns()
             frame = self.exchange.classify(body)
             if frame.kind is FrameKind.ERROR:
-                return f"refused: {frame.reason}"
+                # It names no channel: the refusal may be of something sent before. Then the book still comes.
+                why = f"refused: {frame.reason}"
+                deadline = min(deadline, time.monotonic() + REFUSED_PAUSE * self.every)
+                continue
             if frame.kind is FrameKind.DATA and self._is_book(stream, frame, body):
                 self.round.probed(f"{PROBE}{stream.name}", body, sent_ns, received_ns)
                 return ""
             if frame.reply is not None:
                 await self._send(frame.reply)
             self.passed_over += frame.kind is FrameKind.DATA
-        return f"no book within {ANSWER_SECONDS:g} s"
+        return why
 
     def _is_book(self, stream: Stream, frame: Frame, body: bytes) -> bool:
         if frame.stream != stream.name:

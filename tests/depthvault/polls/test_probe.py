@@ -145,7 +145,7 @@ async def test_refusals_and_lost_connections_are_survived_or_declared(tmp_path: 
             sim.control.fault(VENUE, "too_many_messages", count=1)
             polled = await probed(config)
             assert (polled.answered, polled.failures) == (2, {})
-            sim.control.fault(VENUE, "too_many_messages", count=6)
+            sim.control.fault(VENUE, "too_many_messages", count=4)
             polled = await probed(config)
             assert (set(polled.failures), polled.answered) == ({"ETH"}, 1)
         declared = [parse_body(row.body) for row in journal(config) if row.stream == "stale"]
