@@ -75,12 +75,18 @@ class Socket:
 
 @contextlib.asynccontextmanager
 async def connect(sim: Running, venue: str, path: str, **options: Any) -> AsyncIterator[Socket]:
+    hub = sim.simulator.venues[venue].hub
+    known = set(hub.connections)
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(
             sim.ws_url(venue) + path, max_msg_size=0, timeout=aiohttp.ClientWSTimeout(ws_close=0.5), **options
         ) as socket,
     ):
+        # The handshake is answered before the connection is on the hub: what happens between would not reach it.
+        async with asyncio.timeout(10):
+            while not set(hub.connections) - known and not socket.closed:
+                await asyncio.sleep(0)
         yield Socket(socket)
 
 
