@@ -73,6 +73,15 @@ def levels_of(rows: pa.RecordBatch, side: str) -> Levels:
     )
 
 
+def kept_rows(rows: pa.RecordBatch, wanted: Flags) -> pa.RecordBatch:
+    """The rows where `wanted`; not copied when they lie side by side, as those of a span of a chain do."""
+    places = np.flatnonzero(wanted)
+    if places.size == 0:
+        return rows.slice(0, 0)
+    first, last = int(places[0]), int(places[-1]) + 1
+    return rows.slice(first, last - first) if places.size == last - first else rows.filter(pa.array(wanted))
+
+
 def breaks(chain: Chain, last_id: int) -> Integers:
     """Rows before which events are missing, for a book that stands at `last_id` before the first row.
 

@@ -10,12 +10,14 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from depthvault.book.events import Floats, Snapshot, breaks, chain_of
+from depthvault.book.events import Floats, Snapshot, breaks, chain_of, kept_rows
 from depthvault.clock import ns_from_datetime
 
 _LOOKBACKS = (timedelta(minutes=10), timedelta(hours=3), timedelta(hours=30), timedelta(days=370))
 _AHEAD = timedelta(minutes=2)
 """How much earlier than the snapshot's receipt its first diff may have been received: the fetch takes its time."""
+_FEW = 4 * 3_600_000_000
+"""µs within which snapshots are sought in the files themselves; beyond, DuckDB reads what it needs in parallel."""
 LEVEL_COLUMNS = ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
 _LEVELS = ", ".join(LEVEL_COLUMNS)
 CHAIN_COLUMNS = ("received_time", "first_update_id", "final_update_id", "prev_final_update_id", "is_snapshot", "epoch")
@@ -28,9 +30,19 @@ class Archive(Protocol):
         """The answer of one statement."""
 
     def ordered(
-        self, channel: str, exchange: str, symbol: str, low: int, high: int, columns: Sequence[str]
+        self,
+        channel: str,
+        exchange: str,
+        symbol: str,
+        low: int,
+        high: int,
+        columns: Sequence[str],
+        only: str | None = None,
     ) -> Iterator[pa.RecordBatch] | None:
-        """Rows received in [low, high] µs, in chain order, where they can be had so without sorting; else None."""
+        """Rows received in [low, high] µs, in chain order, where they can be had so without sorting; else None.
+
+        only: a column of flags; rows where it is false are left out.
+        """
 
 
 def _literal(microseconds: int) -> str:
@@ -56,11 +68,10 @@ def _between(low: int, high: int) -> str:
 def _seeds(exchange: str, symbol: str, low: int, high: int) -> str:
     """All snapshots received in [low, high], both kinds."""
     where = f"{_of(exchange, symbol)} AND {_between(low, high)}"
-    return (
-        f"SELECT 'depth_snapshot' AS channel, received_time, last_update_id AS update_id, \"limit\", {_LEVELS} "
-        f"FROM depth_snapshot WHERE {where} UNION ALL "
-        f"SELECT 'depth_diff', received_time, final_update_id, NULL::INTEGER, {_LEVELS} "
-        f"FROM depth_diff WHERE is_snapshot AND {where}"
+    return " UNION ALL ".join(
+        f"SELECT '{channel}' AS channel, received_time, {id_column} AS update_id, {limit} AS \"limit\", {_LEVELS} "
+        f"FROM {channel} WHERE {flag or 'true'} AND {where}"
+        for channel, id_column, _, flag, limit in _KINDS
     )
 
 
@@ -86,15 +97,65 @@ def _snapshot(rows: pa.Table) -> Snapshot | None:
     )
 
 
+_KINDS = (
+    ("depth_snapshot", "last_update_id", ("request_time",), None, '"limit"'),
+    ("depth_diff", "final_update_id", ("epoch",), "is_snapshot", "NULL::INTEGER"),
+)
+"""Where whole books stand: channel, id, what else its order needs, the flag of such rows, and the levels asked for."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Place:
+    """Where a snapshot stands: when it was received, its id, and its place in `_KINDS`."""
+
+    received: int
+    update_id: int
+    kind: int
+
+
+def _places(archive: Archive, exchange: str, symbol: str, low: int, high: int) -> list[_Place] | None:
+    """All snapshots received in [low, high], without their levels; None: only SQL can tell."""
+    found: list[_Place] = []
+    for kind, (channel, id_column, order, flag, _) in enumerate(_KINDS):
+        columns = ("received_time", id_column, *order)
+        rows = archive.ordered(channel, exchange, symbol, low, high, columns, flag)
+        if rows is None:
+            return None
+        for batch in rows:
+            received = batch.column("received_time").cast(pa.int64()).to_pylist()
+            ids = batch.column(id_column).to_pylist()
+            found += [_Place(*place, kind) for place in zip(received, ids, strict=True)]
+    return found
+
+
+def _at(archive: Archive, exchange: str, symbol: str, place: _Place) -> Snapshot | None:
+    """The snapshot at `place`; None when it is not there any more as it was."""
+    channel, id_column, order, flag, _ = _KINDS[place.kind]
+    limit = ("limit",) if channel == "depth_snapshot" else ()
+    columns = ("received_time", id_column, *order, *limit, *LEVEL_COLUMNS)
+    rows = archive.ordered(channel, exchange, symbol, place.received, place.received, columns, flag)
+    for batch in rows or ():
+        chosen = batch.filter(pc.equal(batch.column(id_column), place.update_id))
+        if chosen.num_rows:
+            table = pa.table(
+                {
+                    "channel": [channel],
+                    "received_time": chosen.column("received_time")[:1],
+                    "update_id": [place.update_id],
+                    "limit": chosen.column("limit")[:1] if limit else pa.nulls(1, pa.int32()),
+                    **{name: chosen.column(name)[:1] for name in LEVEL_COLUMNS},
+                }
+            )
+            return _snapshot(table)
+    return None
+
+
 def latest(archive: Archive, exchange: str, symbol: str, at: int) -> Snapshot | None:
     """The newest snapshot received by `at`, sought further and further back."""
     high = at
     for lookback in _LOOKBACKS:
         low = at - round(lookback.total_seconds() * 1e6)
-        query = (
-            f"SELECT * FROM ({_seeds(exchange, symbol, low, high)}) ORDER BY received_time DESC, update_id DESC LIMIT 1"
-        )
-        if (found := _snapshot(archive.arrow(query).read_all())) is not None:
+        if (found := _sought(archive, exchange, symbol, low, high, newest=True)) is not None:
             return found
         high = low
     return None
@@ -102,7 +163,21 @@ def latest(archive: Archive, exchange: str, symbol: str, at: int) -> Snapshot | 
 
 def following_seed(archive: Archive, exchange: str, symbol: str, low: int, high: int) -> Snapshot | None:
     """The first snapshot received in [low, high]."""
-    query = f"SELECT * FROM ({_seeds(exchange, symbol, low, high)}) ORDER BY received_time, update_id LIMIT 1"
+    return _sought(archive, exchange, symbol, low, high, newest=False)
+
+
+def _sought(archive: Archive, exchange: str, symbol: str, low: int, high: int, *, newest: bool) -> Snapshot | None:
+    """The newest snapshot received in [low, high], or the first one."""
+    if high < low:
+        return None
+    if high - low <= _FEW and (places := _places(archive, exchange, symbol, low, high)) is not None:
+        if not places:
+            return None
+        # Of the same moment and id, SQL's answer may be either kind: they are the same book.
+        if (found := _at(archive, exchange, symbol, max(places) if newest else min(places))) is not None:
+            return found
+    order = "received_time DESC, update_id DESC" if newest else "received_time, update_id"
+    query = f"SELECT * FROM ({_seeds(exchange, symbol, low, high)}) ORDER BY {order} LIMIT 1"
     return _snapshot(archive.arrow(query).read_all())
 
 
@@ -122,8 +197,7 @@ def events(
         return
     for batch in ordered:
         later = pc.greater(batch.column("final_update_id"), seed.update_id)
-        wanted = pc.and_(later, pc.invert(batch.column("is_snapshot")))
-        kept = batch if pc.all(wanted).as_py() else batch.filter(wanted)
+        kept = kept_rows(batch, pc.and_(later, pc.invert(batch.column("is_snapshot"))).to_numpy(zero_copy_only=False))
         if kept.num_rows:
             yield kept
 
@@ -180,6 +254,14 @@ def _first_break(archive: Archive, exchange: str, symbol: str, seed: Snapshot, e
 
 def _next_in_band(archive: Archive, exchange: str, symbol: str, low: int, high: int) -> int | None:
     """When the venue next sent the book anew in the stream."""
+    if high < low:
+        return None
+    found = archive.ordered(
+        "depth_diff", exchange, symbol, low, high, ("received_time", "epoch", "final_update_id"), "is_snapshot"
+    )
+    if found is not None:
+        moments = [pc.min(batch.column("received_time").cast(pa.int64())).as_py() for batch in found]
+        return min(moments, default=None)
     where = f"{_of(exchange, symbol)} AND {_between(low, high)}"
     rows = archive.arrow(f"SELECT min(received_time) AS first FROM depth_diff WHERE is_snapshot AND {where}").read_all()
     first: int | None = rows.column(0).cast(pa.int64())[0].as_py()

@@ -126,10 +126,20 @@ class Vault:
         return self.sql(query).to_arrow_reader(batch_rows)
 
     def ordered(
-        self, channel: str, exchange: str, symbol: str, low: int, high: int, columns: Sequence[str]
+        self,
+        channel: str,
+        exchange: str,
+        symbol: str,
+        low: int,
+        high: int,
+        columns: Sequence[str],
+        only: str | None = None,
     ) -> Iterator[pa.RecordBatch] | None:
-        """Rows received in [low, high] µs, in chain order, where the archive has them so; None: they must be sorted."""
-        return ordered.ordered(self.catalog, channel, exchange, symbol, low, high, columns)
+        """Rows received in [low, high] µs, in chain order, where the archive has them so; None: they must be sorted.
+
+        only: a column of flags; rows where it is false are left out.
+        """
+        return ordered.ordered(self.catalog, channel, exchange, symbol, low, high, columns, only)
 
     def depth_diff(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
         """Every change of the book; as `channel`."""
