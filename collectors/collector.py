@@ -16,6 +16,7 @@ from typing import Any
 
 import uvloop
 
+from collectors.accounts import Accounts
 from collectors.alarms import Alarms
 from collectors.books import Books
 from collectors.feed import Feed
@@ -31,7 +32,7 @@ from collectors.universe import BUSY_SYMBOLS, Shard, Universe
 from collectors.watchdog import Watchdog
 from depthvault import exchanges
 from depthvault.clock import Clock, SystemClock, datetime_from_ns
-from depthvault.config import Config, load_config
+from depthvault.config import Config, Secrets, load_config
 from depthvault.errors import DepthvaultError
 from depthvault.exchanges.base import Stream
 from depthvault.journal.writer import JournalWriter
@@ -84,6 +85,7 @@ class Collector:
         self.client: RestClient
         self.listings: Listings
         self.watchdog: Watchdog
+        self.accounts: Accounts
 
     @property
     def universe(self) -> Universe:
@@ -112,6 +114,7 @@ class Collector:
         for part in (self.recorder, self.books, self.watchdog, self.listings, self.timekeeper):
             part.exchange = self.exchange
         self.feed.set_exchange(self.exchange)
+        self.accounts.set_exchange(self.exchange)
         LOG.info("configuration read anew")
         self.listings.refresh.set()
 
@@ -134,7 +137,11 @@ class Collector:
 
     async def _record(self, duration: float | None) -> None:
         self.recorder = Recorder(self.exchange, self.journal, self.clock)
-        opener = Opener(self.exchange, self.recorder, self.clock, self.rng, bucket_of(self.exchange, self.layout))
+        bucket = bucket_of(self.exchange, self.layout)
+        opener = Opener(self.exchange, self.recorder, self.clock, self.rng, bucket)
+        self.accounts = Accounts(
+            self.exchange, self.layout, self.writer, self.config.journal, self.clock, self.rng, bucket, _account_token
+        )
         self.books = Books(
             self.exchange, self.recorder, self.client, self.clock, lambda stream: self._resubscribe([stream])
         )
@@ -165,18 +172,18 @@ class Collector:
         health = Health(self)
         persistence = Persistence(self.journal, self.recorder.counters, self._repeat_opened)
         loop = asyncio.get_running_loop()
-        tasks: list[asyncio.Future[Any]] = [
-            loop.create_task(work, name=name)
-            for name, work in {
-                "persistence": persistence.run(),
-                "books": self.books.run(),
-                "listings": self.listings.run(),
-                "watchdog": self.watchdog.run(),
-                "clock": self.timekeeper.run(),
-                "health": health.run(),
-                "alarms": self._alarms.run(),
-            }.items()
-        ]
+        works = {
+            "persistence": persistence.run(),
+            "books": self.books.run(),
+            "listings": self.listings.run(),
+            "watchdog": self.watchdog.run(),
+            "clock": self.timekeeper.run(),
+            "health": health.run(),
+            "alarms": self._alarms.run(),
+        }
+        if self.shard.index == 0:  # accounts belong to one shard
+            works["accounts"] = self.accounts.run()
+        tasks: list[asyncio.Future[Any]] = [loop.create_task(work, name=name) for name, work in works.items()]
         stopping: asyncio.Future[Any] = loop.create_task(self._stop.wait())
         try:
             done, _ = await asyncio.wait(
@@ -258,6 +265,11 @@ class Collector:
         for slot in self.feed.slots:
             for connection in slot.connections:
                 connection.repeat_opened()
+
+
+def _account_token() -> str | None:
+    token = Secrets().lighter_auth_token
+    return None if token is None else token.get_secret_value()
 
 
 async def _run(collector: Collector, duration: float | None) -> None:

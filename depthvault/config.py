@@ -67,8 +67,11 @@ class ExchangeConfig(_Section):
     depth_levels: Literal[5, 10, 20] = Field(20, description="levels of depth_partial")
     kline_intervals: tuple[str, ...] = ("1m",)
     liquidations: Literal["symbol", "all"] = Field("all", description="per symbol, or the all-market stream")
-    accounts: tuple[int, ...] = Field((), description="Lighter: account channels by id; kept apart, never uploaded")
-    upload_accounts: bool = False
+    accounts: tuple[int, ...] = Field((), description="Lighter: accounts by id to record; kept apart from the market")
+    account_channels: tuple[str, ...] = Field(
+        ("account_all", "user_stats"), description="of each account; private ones need LIGHTER_AUTH_TOKEN"
+    )
+    upload_accounts: bool = Field(False, description="put the journals of accounts into the store, too")
     snapshot_limit: int = Field(1000, ge=5, le=5000, description="levels a side of depth_snapshot")
     snapshot_cadence: Duration = Field(timedelta(minutes=1), description="full REST snapshot of every symbol")
     instrument_interval: Duration = timedelta(minutes=5)
@@ -232,6 +235,7 @@ class Secrets(BaseSettings):
     telegram_bot_token: SecretStr | None = None
     telegram_chat_id: str | None = None
     iceberg_token: SecretStr | None = None
+    lighter_auth_token: SecretStr | None = None
     smtp_host: str | None = None
     smtp_port: int = 587
     smtp_user: str | None = None

@@ -55,6 +55,13 @@ class Layout:
         """A writer's journals, oldest first."""
         return sorted((self.journals / exchange / writer).glob(f"*{JOURNAL_SUFFIX}"))
 
+    # accounts/journal/<exchange>/accounts-<writer>/<start>.journal
+
+    @property
+    def accounts(self) -> Layout:
+        """Where account channels are kept, apart from all market data."""
+        return Layout(self.root / "accounts", self.period)
+
     # live/exchange=E/channel=C/date=D/HH-<writer>.parquet, receipts beside them
 
     @property

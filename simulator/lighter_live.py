@@ -26,6 +26,14 @@ BATCH_TICKS = 2
 REPLAYED_TRADES = 50
 HOUR_MS = 3_600_000
 ACCOUNT_CHANNELS = ("account_all", "user_stats")
+PRIVATE_CHANNELS = (
+    "account_tx",
+    "account_all_orders",
+    "account_all_trades",
+    "account_all_positions",
+    "account_all_assets",
+    "notification",
+)
 
 
 class LighterMarket:
@@ -258,7 +266,7 @@ class LiveLighter(Venue):
             stats: Any = {str(k): self.stats(e) for k, e in chosen.items() if e.active}
             payload = texts.market_stats(key, stats if entry is None else stats.get(key, {}), "subscribed", self.now)
             connection.send(payload)
-        elif channel in ACCOUNT_CHANNELS:
+        elif channel in ACCOUNT_CHANNELS or channel in PRIVATE_CHANNELS:
             connection.send(self._account(channel, key))
         elif channel == "ticker" and entry is not None:
             payload = texts.ticker(entry.instrument, entry.quoted, entry.market.last_id, entry.batch_us, self.now)
@@ -315,9 +323,13 @@ class LiveLighter(Venue):
         connection.send(texts.trades(i, "subscribed", entry.market.last_id, ordinary, liquidations))
 
     def _account(self, channel: str, key: str) -> bytes:
-        """The first frame of a public account channel: an account without positions."""
+        """The first frame of an account channel: an account without anything."""
         body: dict[str, Any] = {"account": int(key), "channel": f"{channel}:{key}"}
-        body |= {"positions": {}, "trades": {}, "timestamp": self.now, "type": f"subscribed/{channel}"}
+        if channel == "user_stats":
+            body = {"channel": f"{channel}:{key}", "stats": {"collateral": "0.000000", "leverage": "0.00"}}
+        elif channel == "account_all":
+            body |= {"positions": {}, "trades": {}}
+        body |= {"timestamp": self.now, "type": f"subscribed/{channel}"}
         return texts.dumps(body)
 
     # -- figures ---------------------------------------------------------------------------------------

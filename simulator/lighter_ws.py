@@ -11,7 +11,7 @@ from aiohttp import WSMsgType, web
 
 from simulator.frames import close_frame, pong_frame
 from simulator.hub import Connection
-from simulator.lighter_live import ACCOUNT_CHANNELS, LiveLighter
+from simulator.lighter_live import ACCOUNT_CHANNELS, PRIVATE_CHANNELS, LiveLighter
 from simulator.limits import TokenBucket
 
 BURST, PER_SECOND = 38, 200 / 60
@@ -108,11 +108,11 @@ class LighterSocket:
         elif kind == "pong":
             return
         elif kind in ("subscribe", "unsubscribe"):
-            self._channel(kind, message.get("channel"))
+            self._channel(kind, message.get("channel"), message.get("auth"))
         else:
             self._error(30005, "Invalid Channel")
 
-    def _channel(self, kind: str, channel: object) -> None:
+    def _channel(self, kind: str, channel: object, auth: object) -> None:
         venue, connection = self.venue, self.connection
         if not isinstance(channel, str):
             self._error(30005, "Invalid Channel")
@@ -123,6 +123,11 @@ class LighterSocket:
             known = (head == "market_stats" and key == "all") or (key.isdigit() and int(key) in venue.markets)
             if not known:
                 self._error(30005, "Invalid Channel:  (marketId)")
+                return
+        elif head in PRIVATE_CHANNELS and key.isdigit():
+            if kind == "subscribe" and not (isinstance(auth, str) and auth):
+                # The text is the venue's; its code is not documented.
+                self._error(30005, "auth field is required")
                 return
         elif (head not in ACCOUNT_CHANNELS and channel != "height") or (head in ACCOUNT_CHANNELS and not key.isdigit()):
             self._error(30005, "Invalid Channel")

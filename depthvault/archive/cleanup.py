@@ -18,7 +18,7 @@ from depthvault.archive import inputs as sources
 from depthvault.archive import log
 from depthvault.archive.inputs import Sealed
 from depthvault.archive.manifest import ArchiveFile, ArchiveState
-from depthvault.archive.raw import upload_raw
+from depthvault.archive.raw import upload_accounts, upload_raw
 from depthvault.archive.store import Store, open_store
 from depthvault.archive.upload import prove, upload_published
 from depthvault.config import Config, Secrets
@@ -84,7 +84,7 @@ def cleanup_with(
     """`cleanup` with a given store, time and count of free bytes on the disk."""
     result = CleanupResult(store=True)
     if not dry_run:
-        result.raw = upload_raw(layout, config, store, now=now).sent
+        result.raw = upload_raw(layout, config, store, now=now).sent + upload_accounts(layout, config, store).sent
     free = shutil.disk_usage(layout.root).free if free is None else free
     result.pressure = free < 2 * config.journal.min_free
     if result.pressure:

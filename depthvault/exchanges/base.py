@@ -252,6 +252,18 @@ class Exchange(ABC):
     def parse_catalogue(self, body: bytes) -> list[Instrument]:
         """The markets of a catalogue answer. Raises MalformedFrameError."""
 
+    def account_streams(self) -> list[str]:
+        """The account channels that the configuration asks for; empty where it asks for none."""
+        return []
+
+    def is_private(self, stream: str) -> bool:
+        """Whether an account channel needs a credential."""
+        return True
+
+    def subscribe_account(self, stream: str, token: str | None) -> bytes:
+        """The message that subscribes to an account channel; `token` is the credential of private ones."""
+        raise NotImplementedError(f"{self.name} has no account channels that are recorded")
+
     def time_request(self) -> Request | None:
         """What gives the venue's clock; None where nothing does."""
         return None

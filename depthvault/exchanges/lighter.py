@@ -61,6 +61,18 @@ _SOURCES = {
 }
 
 
+PUBLIC_ACCOUNT_CHANNELS = frozenset({"account_all", "user_stats"})
+"""What everybody may see of an account. Source: the venue's WebSocket reference."""
+
+PRIVATE_ACCOUNT_CHANNELS = frozenset(
+    {
+        "account_tx", "account_all_orders", "account_all_trades", "account_all_positions", "account_all_assets",
+        "notification",
+    }
+)  # fmt: skip
+"""What takes the account's auth token. Source: the same; not measured."""
+
+
 class _Refusal(msgspec.Struct):
     code: int | None = None
     message: str = ""
@@ -165,6 +177,9 @@ class Lighter(Exchange):
         for channel in config.channels:
             if channel not in self.channels:
                 raise ConfigError(f"lighter.channels: {channel} does not exist on this venue")
+        for channel in config.account_channels:
+            if channel not in PUBLIC_ACCOUNT_CHANNELS | PRIVATE_ACCOUNT_CHANNELS:
+                raise ConfigError(f"lighter.account_channels: {channel} does not exist on this venue")
         self._frames: dict[bytes, tuple[Frame, tuple[bytes, bytes]]] = {}
 
     def streams(self, instruments: Sequence[Instrument]) -> list[Stream]:
@@ -190,6 +205,19 @@ class Lighter(Exchange):
         if len(names) != 1:
             raise ValueError(f"one channel a message, not {len(names)}")
         return msgspec.json.encode({"type": kind, "channel": names[0].replace(":", "/", 1)})
+
+    def account_streams(self) -> list[str]:
+        return [f"{channel}:{account}" for account in self.config.accounts for channel in self.config.account_channels]
+
+    def is_private(self, stream: str) -> bool:
+        return stream.partition(":")[0] not in PUBLIC_ACCOUNT_CHANNELS
+
+    def subscribe_account(self, stream: str, token: str | None) -> bytes:
+        """A private channel's message holds the token in `auth`, as the venue's WebSocket reference says."""
+        message = {"type": "subscribe", "channel": stream.replace(":", "/", 1)}
+        if token is not None and self.is_private(stream):
+            message["auth"] = token
+        return msgspec.json.encode(message)
 
     # Receiving
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from depthvault.archive.raw import RawUploaded, raw_key, upload_raw
+from depthvault.archive.raw import RawUploaded, raw_key, upload_accounts, upload_raw
 from depthvault.archive.store import Store
 from depthvault.clock import ManualClock, ns_from_datetime
 from depthvault.config import Config
@@ -69,3 +69,17 @@ def test_a_wrong_object_is_named(tmp_path: Path, journal: Path, store: Store, se
     server.client().put_object(Bucket=bucket, Key=store.object_key(key), Body=b"other")
     with pytest.raises(StoreError, match=key):
         upload_raw(settings.layout, settings, store, now=BEGUN)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_accounts_are_put_only_when_that_is_asked_for(wanted: bool, tmp_path: Path, store: Store) -> None:
+    asked = {"data_dir": tmp_path, "raw": {"upload": True}, "exchanges": {"lighter": {"upload_accounts": wanted}}}
+    settings = Config.model_validate(asked)
+    clock = ManualClock(ns_from_datetime(BEGUN))
+    with JournalWriter(settings.layout.accounts, "lighter", "accounts-a", clock=clock) as writer:
+        writer.append("frame", 1, "account_all:17", b"{}")
+    assert upload_raw(settings.layout, settings, store, now=BEGUN).sent == [], "they are no market data"
+    sent = upload_accounts(settings.layout, settings, store).sent
+    assert [key.rsplit("/", 1)[0] for key in sent] == (["accounts/lighter/accounts-a"] if wanted else [])
+    assert [key for key, _, _ in store.list_objects()] == [name for key in sent for name in (key, f"{key}.sha256")]
+    assert upload_accounts(settings.layout, settings, store).sent == []
