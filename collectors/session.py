@@ -26,6 +26,7 @@ from rich.table import Table
 
 from depthvault.config import FILE_VARIABLE, Config
 from depthvault.errors import ConfigError
+from depthvault.exchanges.base import Seed
 from depthvault.seal import seal_pending
 
 TEST_SECONDS = 120.0
@@ -182,14 +183,15 @@ def _statuses(config: Config) -> dict[str, dict[str, Any]]:
 
 def _count(config: Config, outcome: Outcome) -> None:
     """Seal everything and count what this session's journals gave."""
-    for name, settings in config.exchanges.enabled().items():
-        for channel in settings.channels:
-            if channel not in {
-                "funding_rate",
-                "open_interest",
-                "kline",
-                "liquidation",
-            }:  # may well be silent for minutes
+    from depthvault.exchanges import enabled_exchanges
+
+    for name, venue in enabled_exchanges(config).items():
+        # Silent for minutes, it may well be; and books that come in the stream are probed each hour, not here.
+        unheard = {"funding_rate", "open_interest", "kline", "liquidation"}
+        if venue.seed is Seed.IN_BAND:
+            unheard.add("depth_snapshot")
+        for channel in venue.config.channels:
+            if channel not in unheard:
                 outcome.rows[name, channel] = 0
     for receipt in seal_pending(config, everything=True):
         outcome.damaged += len(receipt.damage)

@@ -50,7 +50,8 @@ def watch(
         settings = config.exchanges[exchange]
         seed = exchange_named(exchange, settings).seed
         channels = ("depth_diff", "depth_snapshot") if seed is Seed.REST else ("depth_diff",)
-        narrowed = settings.model_copy(update={"enabled": True, "symbols": (symbol,), "channels": channels})
+        update = {"enabled": True, "symbols": (symbol,), "channels": channels, "accounts": ()}
+        narrowed = settings.model_copy(update=update)
         config = type(config).model_validate({
             **config.model_dump(),
             "exchanges": {**config.exchanges.model_dump(), exchange: narrowed.model_dump()},
