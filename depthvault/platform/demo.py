@@ -153,7 +153,8 @@ def _report(site: Site, out: Console, progress: Progress) -> None:
     begun, *whole = report.conditions.items()
     out.print(
         "\nduplicates: what both futures collectors recorded, archived once. before: sealed Parquet, after: ZSTD"
-        f" archive. coverage: of the periods after {begun[0]}, in which recording began.\n"
+        f" archive. coverage: of the periods after {begun[0]}, in which recording began; snapshots come from Airflow,"
+        " which was up later.\n"
         f"periods: {', '.join(f'{period} {condition}' for period, condition in [begun, *whole])}\n"
         f"{progress.frames:,} frames, {report.journals / 2**20:.1f} MiB of journals, {report.archived / 2**20:.1f} MiB"
         f" archived; {report.objects} objects read back from the store, {report.verified} with the SHA-256 of their"
