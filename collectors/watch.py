@@ -113,6 +113,7 @@ async def _watch(
     try:
         with Live(console=out, screen=out.is_terminal, auto_refresh=False, transient=False) as live:
             since, updates, rate = time.monotonic(), 0, 0.0
+            figures = _figures(collector, book, process, exchange, symbol, depth, rate, record)
             while not running.done():
                 pause = 1 / _FRAMES_PER_SECOND if out.is_terminal else 1.0
                 await asyncio.wait([running, reading], timeout=pause, return_when=asyncio.FIRST_COMPLETED)
@@ -129,7 +130,7 @@ async def _watch(
         await asyncio.gather(reading, return_exceptions=True)
     await running
     if out.is_terminal:  # what was seen last stays on the screen
-        out.print(render(_figures(collector, book, process, exchange, symbol, depth, rate, record), depth))
+        out.print(render(figures, depth))
 
 
 async def _read(config: Config, exchange: str, book: LiveBook) -> None:

@@ -1,4 +1,4 @@
-"""Commands that record: collect, seal, simulate."""
+"""Commands that record: collect, watch, probe, seal, simulate and their like."""
 
 from __future__ import annotations
 
@@ -120,6 +120,29 @@ def register(app: typer.Typer) -> None:
         else:
             console.print(f"kept in {chosen.data_dir}")
         raise typer.Exit(1 if problems and (mode is Mode.TEST or any(outcome.exits.values())) else 0)
+
+    @command(app, "probe", panel=PANEL, example="depthvault probe lighter")
+    def probe(
+        exchange: ExchangeName,
+        config: ConfigFile = None,
+        data_dir: DataDir = None,
+    ) -> None:
+        """Ask once for the whole book of every recorded market on a second connection: the book audit's witness.
+
+        For venues whose books come in the stream (Lighter); Airflow does it each hour.
+        """
+        import asyncio
+
+        from depthvault.exchanges import exchange as venue
+        from depthvault.exchanges.base import Seed
+        from depthvault.polls.probe import probe as ask
+
+        loaded = configuration(config, data_dir)
+        if venue(exchange, loaded.exchanges[exchange]).seed is not Seed.IN_BAND:
+            raise UsageError(f"{exchange} answers for its books over REST: there is nothing to probe")
+        polled = asyncio.run(ask(loaded, exchange))
+        console.print(str(polled), soft_wrap=True)
+        raise typer.Exit(1 if polled.dead or polled.failures else 0)
 
     @command(app, "quicktest", panel=PANEL, example="depthvault quicktest --minutes 5")
     def quicktest(

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from collectors import watchdog
 from simulator.testing import running
 from tests.collectors.session import (
     caught_up,
@@ -94,3 +97,23 @@ async def test_more_subscriptions_than_the_burst_limit_all_arrive(tmp_path: Path
             assert len(collector.recorder.states) > 40
             assert len(collector.feed.slots) > 1
             assert collector.recorder.counters.refused == 0
+
+
+async def test_refused_subscriptions_are_sent_again_on_the_same_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30009 names no channel, and what it refused stays silent for ever; a new connection would meet the same limit."""
+    monkeypatch.setattr(watchdog, "_ANSWER_NS", 1_000_000_000)
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS)
+        sim.control.fault(VENUE, "too_many_messages", count=5)
+        async with collecting(config, VENUE) as collector, ticking(sim):
+            await until(lambda: collector.recorder.counters.refused >= 5, "the venue refuses")
+            await until(
+                lambda: all(state.since_subscribe for state in collector.recorder.states.values()),
+                "each stream delivers all the same",
+                timeout=40,
+            )
+            await until(lambda: collector.books.states()["live"] == 4, "all books are live")
+            assert collector.recorder.counters.connects == 1
+            assert collector.recorder.counters.gaps == 0
