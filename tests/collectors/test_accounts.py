@@ -17,6 +17,7 @@ from depthvault.layout import Layout
 from depthvault.seal import seal_pending
 from simulator.testing import Running, running
 from tests.collectors.session import collecting, configuration, events, journal_rows, simulated, ticking, until
+from tests.docs.pages import blocks
 
 VENUE = "lighter"
 TOKEN = "ro:17:single:not-a-real-token"
@@ -59,6 +60,16 @@ async def test_public_channels_are_recorded_apart_from_the_market(tmp_path: Path
     sealed = [path.as_posix() for path in (tmp_path / "data" / "live").rglob("*")]
     assert sealed
     assert not [path for path in sealed if "account" in path]
+
+
+async def test_the_page_on_lighter_shows_how_to_read_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with running(simulated(tmp_path)) as sim:
+        config = settings(sim, tmp_path)
+        async with collecting(config, VENUE) as collector, ticking(sim):
+            await until(lambda: len(collector.accounts.heard) == 4, "each account channel answers")
+    (example,) = blocks("lighter.md", "python")
+    exec(example, {})
+    assert capsys.readouterr().out.count("{}") == 2
 
 
 async def test_nothing_of_accounts_is_there_unless_asked_for(tmp_path: Path) -> None:
