@@ -54,6 +54,38 @@ FROM (
 )
 """
 
+_CONDITIONS = """
+WITH days AS (
+    SELECT exchange, channel, symbol, DATE '1970-01-01' + (epoch(period)::BIGINT // 86400)::INTEGER AS day,
+           count(DISTINCT period) AS periods, sum(events)::BIGINT AS events, sum(gaps)::BIGINT AS gaps,
+           avg(share) AS share
+    FROM coverage WHERE symbol <> '' GROUP BY ALL
+), judged AS (
+    SELECT exchange, channel, symbol, DATE '1970-01-01' + (epoch(period)::BIGINT // 86400)::INTEGER AS day,
+           bool_and(coalesce(passed, true)) AS passed
+    FROM hour_metrics GROUP BY ALL
+), venue AS (
+    SELECT exchange, day, max(periods) AS periods FROM days GROUP BY ALL
+), span AS (
+    SELECT exchange, channel, symbol, min(day) AS first_day FROM days GROUP BY ALL
+), calendar AS (
+    SELECT exchange, channel, symbol, first_day,
+           unnest(generate_series(first_day, (SELECT max(day) FROM days), INTERVAL 1 DAY))::DATE AS day
+    FROM span
+)
+SELECT exchange, channel, symbol, day,
+       CASE WHEN day = current_date THEN 'pending'
+            WHEN days.periods IS NULL THEN 'missing'
+            WHEN NOT coalesce(passed, true) OR gaps > 0 OR (days.periods < venue.periods AND day > first_day)
+                THEN 'degraded'
+            ELSE 'available' END AS condition,
+       coalesce(days.periods, 0) AS periods, coalesce(events, 0) AS events, coalesce(gaps, 0) AS gaps, share
+FROM calendar
+LEFT JOIN days USING (exchange, channel, symbol, day)
+LEFT JOIN judged USING (exchange, channel, symbol, day)
+LEFT JOIN venue USING (exchange, day)
+"""
+
 _BOOK_AT = """(which_exchange, which_symbol, at_time, lookback := INTERVAL 2 HOUR) AS TABLE (
 WITH seeds AS (
     SELECT received_time, last_update_id AS id, bid_prices, bid_sizes, ask_prices, ask_sizes
@@ -103,9 +135,11 @@ TABLE_MACROS: dict[str, str] = {"book_at": _BOOK_AT}
 newest snapshot received within `lookback` before `time` and every later diff received by then; `gap_crossed` is true
 when that chain is broken, so that the levels cannot be trusted. No snapshot gives no rows."""
 
-VIEWS: dict[str, str] = {"top_of_book": _TOP_OF_BOOK, "depth_summary": _DEPTH_SUMMARY}
-"""Derived views by name: `top_of_book` (each change of the best prices, from book_ticker) and `depth_summary` (best
-prices and total volumes of each stored partial or whole book)."""
+VIEWS: dict[str, str] = {"top_of_book": _TOP_OF_BOOK, "depth_summary": _DEPTH_SUMMARY, "conditions": _CONDITIONS}
+"""Derived views by name: `top_of_book` (each change of the best prices, from book_ticker), `depth_summary` (best prices
+and total volumes of each stored partial or whole book) and `conditions` (each symbol's archived days: `available`,
+`degraded` by a failed expectation, an unclosed gap or fewer periods than the venue's others, `pending` while the day
+runs, `missing` between days that are there)."""
 
 
 DEFINITIONS: dict[str, str] = {

@@ -201,6 +201,7 @@ def _meanings() -> dict[str, str]:
     derived = {
         "top_of_book": "Best prices at each change with spread, mid and imbalance (view on book_ticker).",
         "depth_summary": "Best prices and volumes of each stored partial or whole book (view).",
+        "conditions": "Each symbol's archived days: available, degraded, pending or missing (view).",
         "book_at": "book_at(exchange, symbol, time): the levels of a book at a moment (table macro).",
     }
     return {name: channel.meaning for name, channel in CHANNELS.items()} | QUALITY_MEANINGS | derived
