@@ -99,7 +99,8 @@ async def collector(port: int, total: int, channels: list[str], speed: str) -> N
         await running.started.wait()
 
         def heard() -> int:
-            return sum(state.frames for state in running.recorder.states.values())
+            counters = running.recorder.counters
+            return counters.frames - counters.control - counters.malformed
 
         while not heard():  # noqa: ASYNC110 - an event would cost on the path that is measured
             await asyncio.sleep(0.01)

@@ -172,6 +172,8 @@ class Books:
         return sorted(due, key=lambda book: book.rank)
 
     def _fetch_due(self, now: int) -> None:
+        if len(self._tasks) >= CONCURRENCY:  # hundreds may wait for the budget
+            return
         for book in self._due(now):
             if len(self._tasks) >= CONCURRENCY:
                 return
