@@ -44,6 +44,16 @@ async def test_a_venue_without_the_channel_is_not_asked(configure: Configure) ->
         assert await polling.funding_rates() == []
 
 
+async def test_only_books_that_come_in_the_stream_are_probed(configure: Configure) -> None:
+    async with running(SimulatorConfig(symbols=2)) as simulator:
+        lighter = {"enabled": True, "rest_url": simulator.rest_url("lighter"), "ws_url": simulator.ws_url("lighter")}
+        data = configure(exchanges=venues(simulator, "binance_spot") | {"lighter": lighter | {"symbols": ["ETH"]}})
+        (said,) = await polling.book_probes()
+    assert said.startswith("lighter depth_snapshot: 1 of 1 answered")
+    (journal,) = (data / "journal" / "lighter" / rest_writer()).glob("*.journal")
+    assert [row.stream for row in read_rows(journal) if row.kind == "rest"] == ["SUBSCRIBE order_book:0"]
+
+
 async def test_funding_is_asked_for_from_the_last_success_on(configure: Configure) -> None:
     async with running(SimulatorConfig(symbols=2)) as simulator:
         data = configure(exchanges=venues(simulator, "binance_futures"))

@@ -15,6 +15,7 @@ from depthvault.archive.publish import publish_with
 from depthvault.archive.staging import Unit
 from depthvault.period import Period
 
+from . import sealed
 from .sealed import FUTURES, HOUR, Host
 
 
@@ -62,13 +63,13 @@ def record(market: Market, base: Period = HOUR) -> tuple[list[dict[str, object]]
     return diffs, snapshots
 
 
-def archive(host: Host, period: Period = HOUR) -> list[dict[str, Any]]:
-    compact(host.layout, host.config, FUTURES, period)
-    publish_with(host.layout, None, Unit(FUTURES, period))
+def archive(host: Host, period: Period = HOUR, exchange: str = FUTURES) -> list[dict[str, Any]]:
+    compact(host.layout, host.config, exchange, period)
+    publish_with(host.layout, None, Unit(exchange, period))
     state = log.load(host.layout)
     rows: list[dict[str, Any]] = []
     for channel in ("depth_diff", "depth_snapshot"):
-        for file in state.files_of(("hour", FUTURES, channel, period.label)):
+        for file in state.files_of(("hour", exchange, channel, period.label)):
             if file.table == "book_audit":
                 rows += pq.read_table(host.layout.archived(file.path)).to_pylist()
     return rows
@@ -138,3 +139,20 @@ def test_the_audit_is_made_anew_when_either_side_changes(tmp_path: Path, changed
     assert not any(row["gap_crossed"] for row in after)
     state = log.load(host.layout)
     assert sum(file.table == "book_audit" for file in state.files.values()) == 1
+
+
+def test_a_probe_whose_nonce_lies_inside_a_lighter_batch_leaves_that_batch_undecided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lighter names no first id of a batch: what it changes may have come anywhere after the batch before."""
+    monkeypatch.setattr(sealed, "FUTURES", "lighter")
+    host, market = Host(tmp_path), Market()
+    diffs, probes = record(market)
+    diffs = [{**row, "first_update_id": row["final_update_id"]} for row in diffs]
+    probes = [{**row, "last_update_id": row["last_update_id"] - 5, "limit": 2**31 - 1} for row in probes]
+    host.seal("a", {"depth_diff": diffs, "depth_snapshot": probes})
+    rows = archive(host, exchange="lighter")
+    assert len(rows) == len(probes) - 1
+    for row in rows:
+        assert (row["missing"], row["extra"], row["different"], row["gap_crossed"]) == (0, 0, 0, False)
+        assert row["undecidable"] == 1

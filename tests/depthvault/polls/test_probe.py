@@ -126,6 +126,27 @@ async def test_one_wrong_level_is_found_and_its_evidence_kept(tmp_path: Path) ->
     assert "degraded" in {entry.condition for entry in entries}
 
 
+async def test_in_a_bad_hour_the_audit_accuses_nobody_falsely(tmp_path: Path) -> None:
+    """Lost, doubled and late batches make gaps and new books; no level of any book that is compared is wrong."""
+    faults = "drop=0.02,duplicate=0.02,nonce_gap=0.01,offset_jump=0.05"
+    async with running(simulated(tmp_path, faults=faults)) as sim:
+        config = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS)
+        async with collecting(config, VENUE) as collector, ticking(sim):
+            for _ in range(3):
+                frames = collector.recorder.counters.frames
+                await until(lambda frames=frames: collector.recorder.counters.frames > frames + 300, "frames")  # type: ignore[misc]
+                assert (await probed(config)).failures == {}
+            sim.control.fault(VENUE, "disconnect")
+            frames = collector.recorder.counters.frames
+            await until(lambda: collector.recorder.counters.frames > frames + 300, "frames after the disconnect")
+            assert collector.recorder.counters.gaps > 0
+    judged = archived(config, "book_audit", "depth_snapshot")
+    assert any(row["gap_crossed"] for row in judged)
+    compared = [row for row in judged if not row["gap_crossed"]]
+    assert len(compared) >= 4
+    assert not [row for row in compared if row["missing"] or row["extra"] or row["different"]]
+
+
 async def test_probes_keep_the_limit_of_the_address_beside_a_collector(tmp_path: Path) -> None:
     """The simulator counts all connections of an address, as the venue does: nobody is refused."""
     async with running(simulated(tmp_path, symbols=11)) as sim:
