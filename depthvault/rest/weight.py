@@ -19,6 +19,9 @@ from depthvault.clock import Clock, SystemClock
 from depthvault.durable import make_directories
 
 MINUTE_NS = 60_000_000_000
+TURN_NS = 1_000_000_000
+"""How far the venue's minutes and ours may be apart. In the first second of ours the venue may still count the one
+before: what is sent then must fit into either, and a header that is read then is not believed."""
 _KEEP_MINUTES = 120
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS minutes (
@@ -116,8 +119,12 @@ class WeightBudget:
             if ban is not None and ban[0] > now:
                 return Grant(False, host, minute, weight, (ban[0] - now) / 1e9, ban[1], ban[0])
             used = self._used(database, host, minute)
-            if used and used + weight > limit * self._cap * _SHARE[priority]:
+            most = limit * self._cap * _SHARE[priority]
+            if used and used + weight > most:
                 return Grant(False, host, minute, weight, rest)
+            turning = minute * MINUTE_NS + TURN_NS - now
+            if turning > 0 and (before := self._used(database, host, minute - 1)) and before + used + weight > most:
+                return Grant(False, host, minute, weight, turning / 1e9)
             database.execute(
                 "INSERT INTO minutes (host, minute, reserved) VALUES (?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET reserved = reserved + excluded.reserved",
@@ -140,16 +147,18 @@ class WeightBudget:
     def settle(self, grant: Grant, used: int | None) -> None:
         """An answer to the request of `grant` has come; `used`: its used-weight header, None without one.
 
-        Around the turn of a minute a header may count either: then it is not believed, and the weight is put on
-        both minutes.
+        Around the turn of a minute a header may count either: then it is not believed. The weight of an answer that
+        comes in another minute than it was asked in is put on both.
         """
-        now_minute = self._clock.wall_ns() // MINUTE_NS
+        now = self._clock.wall_ns()
+        now_minute = now // MINUTE_NS
+        believed = (used or 0) if now % MINUTE_NS >= TURN_NS else 0
         with self._transaction() as database:
             if now_minute == grant.minute:
                 database.execute(
                     "UPDATE minutes SET settled = settled + ?, observed = max(observed, ?) "
                     "WHERE host = ? AND minute = ?",
-                    (grant.weight, used or 0, grant.host, grant.minute),
+                    (grant.weight, believed, grant.host, grant.minute),
                 )
             else:
                 database.execute(

@@ -30,8 +30,31 @@ def test_no_more_than_the_cap_is_granted_and_the_rest_waits_for_the_next_minute(
     assert granted == 4
     refused = budget.reserve(HOST, 100, 20, Priority.RESYNC)
     assert refused.wait == pytest.approx(48)
-    clock.advance(48)
+    clock.advance(49)
     assert budget.reserve(HOST, 100, 20, Priority.RESYNC).granted
+
+
+def test_what_is_sent_at_the_turn_of_a_minute_fits_into_either(budget: WeightBudget, clock: ManualClock) -> None:
+    clock.advance(50)
+    assert sum(budget.reserve(HOST, 100, 20, Priority.RESYNC).granted for _ in range(3)) == 3
+    clock.advance(10.4)
+    assert budget.reserve(HOST, 100, 20, Priority.RESYNC).granted, "80 of 100, whichever minute the venue counts"
+    refused = budget.reserve(HOST, 100, 20, Priority.RESYNC)
+    assert refused.wait == pytest.approx(0.6)
+    clock.advance(0.6)
+    assert sum(budget.reserve(HOST, 100, 20, Priority.RESYNC).granted for _ in range(9)) == 3
+
+
+def test_a_header_that_still_counts_the_minute_before_does_not_cost_the_new_one(
+    budget: WeightBudget, clock: ManualClock
+) -> None:
+    clock.advance(60.2)
+    grant = budget.reserve(HOST, 100, 10, Priority.RESYNC)
+    budget.settle(grant, used=79)
+    assert budget.usage(HOST).used == 10
+    clock.advance(1)
+    budget.settle(budget.reserve(HOST, 100, 10, Priority.RESYNC), used=33)
+    assert budget.usage(HOST).used == 33
 
 
 def test_what_is_not_urgent_leaves_room_for_resyncs(budget: WeightBudget) -> None:
@@ -40,7 +63,10 @@ def test_what_is_not_urgent_leaves_room_for_resyncs(budget: WeightBudget) -> Non
     assert sum(budget.reserve(HOST, 100, 1, Priority.RESYNC).granted for _ in range(200)) == 12
 
 
-def test_header_of_others_on_our_address_counts_with_what_is_under_way(budget: WeightBudget) -> None:
+def test_header_of_others_on_our_address_counts_with_what_is_under_way(
+    budget: WeightBudget, clock: ManualClock
+) -> None:
+    clock.advance(12)
     first = budget.reserve(HOST, 100, 10, Priority.RESYNC)
     second = budget.reserve(HOST, 100, 10, Priority.RESYNC)
     budget.settle(first, used=55)
