@@ -117,3 +117,22 @@ async def test_refused_subscriptions_are_sent_again_on_the_same_connection(
             await until(lambda: collector.books.states()["live"] == 4, "all books are live")
             assert collector.recorder.counters.connects == 1
             assert collector.recorder.counters.gaps == 0
+
+
+async def test_listing_and_delisting_are_followed_without_a_restart(tmp_path: Path) -> None:
+    """The venue announces neither: the catalogue is asked for again and again, within 60 requests a minute."""
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS, instrument_interval="1s")
+        async with collecting(config, VENUE) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 4, "all books are live")
+            sim.control.fault(VENUE, "list", symbol="NEW")
+            sim.control.fault(VENUE, "delist", symbol="XRP")
+            await until(lambda: "NEW" in collector.universe.symbols, "the new market is chosen")
+            await until(lambda: "XRP" not in collector.universe.symbols, "the inactive one is not")
+            market = {one.symbol: one.market_id for one in collector.universe.instruments}["NEW"]
+            state = collector.recorder.states[f"order_book:{market}"]
+            await until(lambda: state.frames > 20, "the new book is recorded")
+            assert collector.recorder.counters.connects == 1
+    messages = books(journal_rows(tmp_path / "data", VENUE), f"order_book:{market}")
+    assert messages[0]["type"] == "subscribed/order_book"
+    assert breaks(messages) == 0
