@@ -114,6 +114,7 @@ class Health:
             "cpu_s": round(sum(self._process.cpu_times()[:2]), 2),
             "lag_ms": round(lag.last_ms, 1),
             "lag_mean_ms": round(lag.total_ms / lag.count, 1) if lag.count else None,
+            "account_frames": collector.accounts.frames,
             "flush_worst_ms": round(counters.flush_worst_ms, 1),
             "fsync_worst_ms": round(counters.fsync_worst_ms, 1),
             **{
@@ -190,6 +191,7 @@ _COUNTERS = {
     "refused": "Messages that the venue refused.",
     "flush_errors": "Writes that the disk refused.",
     "rotations": "Journal files begun after the first.",
+    "account_frames": "Frames of account channels, which are kept apart.",
 }
 _GAUGES = {
     "symbols": "Symbols recorded.",

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from depthvault.config import Config
@@ -46,6 +47,11 @@ async def test_public_channels_are_recorded_apart_from_the_market(tmp_path: Path
         async with collecting(config, VENUE) as collector, ticking(sim):
             await until(lambda: len(collector.accounts.heard) == 4, "each account channel answers")
             await until(lambda: collector.recorder.counters.frames > 20, "the market is recorded beside it")
+            async with aiohttp.ClientSession() as session:
+                said = await (await session.get(f"http://127.0.0.1:{collector.port}/metrics")).text()
+            assert (
+                f'depthvault_account_frames_total{{exchange="lighter",writer="a"}} {collector.accounts.frames}' in said
+            )
     rows = account_rows(tmp_path)
     bodies = {row.stream: json.loads(row.body) for row in rows if row.kind == "frame" and row.stream}
     assert set(bodies) == {"account_all:17", "user_stats:17", "account_all:9", "user_stats:9"}
