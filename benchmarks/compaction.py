@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDINGS = ROOT.parent / "shared" / "data" / "hftbacktest"
 HOUR = Period(datetime(2026, 11, 20, 10, tzinfo=UTC))
 LEVELS_PER_EVENT = 68
+SMALLER = 17  # what `archive.compression_level` may be set to where bytes cost more than CPU
 SYMBOLS = 50
 VENUE = "binance_futures"
 
@@ -81,13 +82,16 @@ def sizes() -> Iterator[dict[str, object]]:
 
             snappy = plain({"compression": "snappy"})
             zstd = plain({"compression": "zstd", "compression_level": 9})
-            with ArchiveWriter(file, CHANNELS["depth_diff"].schema, Encoding()) as writer:
-                writer.write(table)
-            ours = file.stat().st_size
+            ours, small = 0, 0
+            for level in (Encoding().level, SMALLER):
+                with ArchiveWriter(file, CHANNELS["depth_diff"].schema, Encoding(level)) as writer:
+                    writer.write(table)
+                ours, small = ours or file.stat().st_size, file.stat().st_size
         yield {
             "recording": name, "events": table.num_rows, "levels": levels, "raw_gzip_6": round(gzipped / levels, 3),
             "list_double_snappy": round(snappy / levels, 3), "list_double_zstd_9": round(zstd / levels, 3),
             "archive": round(ours / levels, 3), "of_zstd_9": round(ours / zstd, 3),
+            f"archive_level_{SMALLER}": round(small / levels, 3), f"level_{SMALLER}_of_zstd_9": round(small / zstd, 3),
         }  # fmt: skip
 
 
