@@ -15,11 +15,11 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from depthvault.channels import NAMES
 from depthvault.durations import Duration
 from depthvault.errors import ConfigError
 from depthvault.layout import Layout
 from depthvault.period import HOUR
-from depthvault.schemas import CHANNELS
 
 DEFAULT_FILE = Path("depthvault.yaml")
 FILE_VARIABLE = "DEPTHVAULT_CONFIG"
@@ -39,8 +39,8 @@ def _check_symbols(value: Any) -> Any:
 
 def _check_channels(value: tuple[str, ...]) -> tuple[str, ...]:
     for name in value:
-        if name not in CHANNELS:
-            raise ValueError(f"no channel {name!r}; there are {', '.join(CHANNELS)}")
+        if name not in NAMES:
+            raise ValueError(f"no channel {name!r}; there are {', '.join(NAMES)}")
     return value
 
 

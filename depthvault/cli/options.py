@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from depthvault.config import Config, load_config
 from depthvault.durations import parse_duration
 from depthvault.errors import UsageError
 from depthvault.period import Period
+
+if TYPE_CHECKING:
+    from depthvault.config import Config
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -32,6 +34,8 @@ ExchangeOption = Annotated[str | None, typer.Option("--exchange", "-e", help="On
 
 def configuration(config: Path | None, data_dir: Path | None = None, **flags: Any) -> Config:
     """The configuration with the flags that were given on the command line."""
+    from depthvault.config import load_config  # which `--help` does without
+
     if data_dir is not None:
         flags["data_dir"] = data_dir
     return load_config(config, **flags)

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from depthvault.cli.options import ConfigFile, DataDir, ExchangeName, command, configuration, console, seconds
-from depthvault.config import Config
 from depthvault.errors import UsageError
+
+if TYPE_CHECKING:
+    from depthvault.config import Config
 
 PANEL = "Recording"
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pyarrow as pa
 import pytest
 
+from depthvault.channels import NAMES
 from depthvault.schemas import CHANNELS, COMMON, QUALITY_COLUMNS, TIME, Channel
 
 
@@ -24,3 +28,19 @@ def test_every_channel_begins_with_the_common_columns_and_explains_itself(channe
 def test_quality_tables_explain_themselves() -> None:
     for columns in QUALITY_COLUMNS.values():
         assert all(column.meaning.endswith(".") for column in columns)
+
+
+def test_the_names_that_stand_apart_from_the_columns_are_all_names_in_order() -> None:
+    assert tuple(CHANNELS) == NAMES
+
+
+def test_neither_help_nor_a_configuration_loads_arrow() -> None:
+    script = (
+        "import sys\n"
+        "import depthvault.cli\n"
+        "assert 'depthvault.config' not in sys.modules\n"
+        "import depthvault.config\n"
+        "depthvault.config.Config()\n"
+        "assert not {'pyarrow', 'duckdb', 'numpy', 'pandas'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
