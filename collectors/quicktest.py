@@ -12,10 +12,13 @@ import duckdb
 
 from collectors.session import Outcome
 from depthvault.config import Config
+from depthvault.exchanges import exchange
+from depthvault.layout import encode_symbol
 
-SYMBOLS = ("BTCUSDT", "ETHUSDT", "XRPUSDT", "SOLUSDT", "BNBUSDT", "DOGEUSDT")
+BASES = ("BTC", "ETH", "XRP", "SOL", "BNB", "DOGE")
 CHANNELS = ("depth_diff", "depth_snapshot", "agg_trade", "trade")
-_CSV = {"depth_diff": "depth", "agg_trade": "trades"}
+_CSV = (("depth_diff", "depth"), ("agg_trade", "trades"), ("trade", "trades"))
+"""Of two channels for one kind of file the first that the venue has."""
 
 LAG_GOOD_MS, LAG_BAD_MS = 250.0, 1500.0
 CLOCK_GOOD_MS, CLOCK_BAD_MS = 50.0, 1000.0
@@ -30,22 +33,32 @@ class Finding:
     text: str
 
 
+def symbols(config: Config) -> dict[str, list[str]]:
+    """The six symbols as each venue spells them."""
+    return {
+        name: [exchange(name, config.exchanges[name]).spelling(base, "USDT") for base in BASES]
+        for name in type(config.exchanges).model_fields
+    }
+
+
 def write_csv(config: Config, folder: Path) -> list[Path]:
     """Write the recorded books and trades, one CSV an exchange, symbol and kind; return the files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        for exchange in config.exchanges.enabled():
-            for channel, kind in _CSV.items():
+        for name in config.exchanges.enabled():
+            done = set()
+            for channel, kind in _CSV:
                 files = [
-                    str(path) for path in config.layout.live.glob(f"exchange={exchange}/channel={channel}/**/*.parquet")
+                    str(path) for path in config.layout.live.glob(f"exchange={name}/channel={channel}/**/*.parquet")
                 ]
-                if not files:
+                if not files or kind in done:
                     continue
+                done.add(kind)
                 rows = connection.read_parquet(files, hive_partitioning=False)
                 for (symbol,) in rows.project("symbol").distinct().order("symbol").fetchall():
-                    path = folder / f"{exchange}_{symbol}_{kind}.csv"
+                    path = folder / f"{name}_{encode_symbol(symbol)}_{kind}.csv"
                     chosen = rows.filter(duckdb.ColumnExpression("symbol") == duckdb.ConstantExpression(symbol))
                     chosen.order("received_time").write_csv(str(path))
                     written.append(path)

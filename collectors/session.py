@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,10 +68,11 @@ def narrowed(
     config: Config,
     data_dir: Path,
     exchanges: Sequence[str] = (),
-    symbols: Sequence[str] = (),
+    symbols: Sequence[str] | Mapping[str, Sequence[str]] = (),
     channels: Sequence[str] = (),
 ) -> Config:
-    """`config` for these exchanges alone (none: the enabled ones), symbols and channels."""
+    """`config` for these exchanges alone (none: the enabled ones), symbols (of all, or by exchange) and
+    channels."""
     names = list(exchanges) or list(config.exchanges.enabled())
     sections = config.exchanges.model_dump()
     for name in names:
@@ -79,8 +80,9 @@ def narrowed(
             raise ConfigError(f"no exchange {name!r}; there are {', '.join(sections)}")
     for name, section in sections.items():
         section["enabled"] = name in names
-        if symbols and name in names:
-            section["symbols"] = list(symbols)
+        wanted = symbols.get(name, ()) if isinstance(symbols, Mapping) else symbols
+        if wanted and name in names:
+            section["symbols"] = list(wanted)
         if channels:
             section["channels"] = [channel for channel in channels if channel in _channels_of(name, config)]
     return Config.model_validate({**config.model_dump(), "exchanges": sections, "data_dir": data_dir})

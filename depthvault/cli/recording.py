@@ -162,7 +162,7 @@ def register(app: typer.Typer) -> None:
 
         with _scratch(True) as folder:
             assert folder is not None
-            chosen = session.narrowed(loaded, folder, exchanges or (), symbols or test.SYMBOLS, test.CHANNELS)
+            chosen = session.narrowed(loaded, folder, exchanges or (), symbols or test.symbols(loaded), test.CHANNELS)
             outcome = session.record(chosen, minutes * 60, console)
             console.print(session.final(outcome))
             files = test.write_csv(chosen, output)

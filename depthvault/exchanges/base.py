@@ -264,6 +264,10 @@ class Exchange(ABC):
         """The message that subscribes to an account channel; `token` is the credential of private ones."""
         raise NotImplementedError(f"{self.name} has no account channels that are recorded")
 
+    def spelling(self, base: str, quote: str) -> str:
+        """How the venue names the market of `base` against `quote`."""
+        return f"{base}{quote}"
+
     def time_request(self) -> Request | None:
         """What gives the venue's clock; None where nothing does."""
         return None

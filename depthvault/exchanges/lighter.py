@@ -206,6 +206,10 @@ class Lighter(Exchange):
             raise ValueError(f"one channel a message, not {len(names)}")
         return msgspec.json.encode({"type": kind, "channel": names[0].replace(":", "/", 1)})
 
+    def spelling(self, base: str, quote: str) -> str:
+        """Perpetuals are named after their base and settled in USDC."""
+        return base
+
     def account_streams(self) -> list[str]:
         return [f"{channel}:{account}" for account in self.config.accounts for channel in self.config.account_channels]
 

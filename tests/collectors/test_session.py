@@ -75,3 +75,9 @@ def test_watch_shows_a_book_and_leaves_nothing_behind(site: Site) -> None:
 def test_watch_on_lighter_needs_no_rest_snapshot(site: Site) -> None:
     said = site.run("watch", "lighter", "ETH", "--depth", "3", "--duration", "4s")
     assert "spread" in said
+
+
+def test_quicktest_spells_its_symbols_as_lighter_does(site: Site) -> None:
+    site.run("quicktest", "--minutes", "0.1", "--exchanges", "lighter")
+    names = {path.name for path in (site.folder / "data_test").iterdir()}
+    assert {"lighter_BTC_depth.csv", "lighter_ETH_trades.csv"} <= names
