@@ -183,7 +183,9 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=3, help="runs of each; the cheapest counts")
     parser.add_argument("--symbols", type=int, default=528)
     parser.add_argument("--rate", type=float, default=10_000)
-    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="a minute holds as many snapshots as the venue allows"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -79,10 +79,10 @@ class Socket(ClientConnection):
 
     def deliver(self, taker: Callable[[bytes], None]) -> None:
         """Give every message to `taker` from now on, those first that are here already."""
-        self._taker = taker
         for message in self._early:
-            self._give(message)
+            taker(message)
         self._early.clear()
+        self._taker = taker
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._early, self._parts = [], []
@@ -92,16 +92,14 @@ class Socket(ClientConnection):
         """Take a frame of the wire. The order of fragments was checked by the protocol."""
         if not isinstance(event, WireFrame) or event.opcode not in DATA_OPCODES:
             super().process_event(event)
-        elif event.fin and not self._parts:
-            self._give(bytes(event.data))
-        else:
-            self._parts.append(bytes(event.data))
-            if event.fin:
-                message = b"".join(self._parts)
-                self._parts.clear()
-                self._give(message)
-
-    def _give(self, message: bytes) -> None:
+            return
+        message = bytes(event.data)
+        if not event.fin or self._parts:
+            self._parts.append(message)
+            if not event.fin:
+                return
+            message = b"".join(self._parts)
+            self._parts.clear()
         if self._taker is None:
             self._early.append(message)
         elif self.failure is None:

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosedOK
 
 from collectors.collector import Collector
+from collectors.connection import Socket
 from depthvault.errors import ReconnectsExhaustedError, RestrictedError
 from depthvault.exchanges.binance_spot import BinanceSpot
 from depthvault.rest.client import RestClient
@@ -42,6 +46,7 @@ async def test_cut_connection_comes_back_and_what_it_missed_is_declared(tmp_path
         async with collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector, ticking(sim):
             await until(lambda: collector.books.states()["live"] == 3, "all books are live")
             sim.control.fault(venue, "disconnect")
+            sim.control.advance(0.5)  # however soon they are back, something was missed
             await until(lambda: collector.recorder.counters.disconnects == 2, "both connections are lost")
             await until(lambda: collector.recorder.counters.connects == 4, "both come back")
             await until(lambda: collector.recorder.counters.resyncs == 6, "each book is seeded anew")
@@ -319,3 +324,45 @@ async def test_streams_begin_under_a_ban_that_stands_already(tmp_path: Path, mon
             await until(lambda: collector.recorder.counters.frames > 20, "frames are recorded")
         assert sim.truth().rest(venue) == [], "nothing was asked under the ban"
         assert "catalogue" in [each["what"] for each in events(journal_rows(tmp_path / "data", venue), "banned")]
+
+
+async def test_fragments_and_what_comes_with_the_handshake_are_taken_whole_and_in_order() -> None:
+    taken: list[bytes] = []
+
+    async def blurts(server: ServerConnection) -> None:
+        await server.send("first")  # before the client had time to say who takes it
+        await server.send(["sec", "o", "nd"])
+        await server.send("third")
+        await server.recv()
+        await server.send(["four", "th"])
+
+    async with serve(blurts, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        socket = await connect(f"ws://127.0.0.1:{port}", create_connection=Socket, proxy=None)
+        assert isinstance(socket, Socket)
+        await until(lambda: len(socket._early) == 3, "three messages are here already")
+        socket.deliver(taken.append)
+        assert len(taken) == 3
+        await socket.send("go on")
+        with pytest.raises(ConnectionClosedOK):
+            await socket.recv(decode=False)
+    assert taken == [b"first", b"second", b"third", b"fourth"]
+
+
+async def test_what_cannot_be_taken_ends_the_process_and_is_not_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venue = "binance_futures"
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        async with (
+            running(simulated(tmp_path)) as sim,
+            collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector,
+            ticking(sim),
+        ):
+            await until(lambda: collector.recorder.counters.frames > 20, "frames come")
+            monkeypatch.setattr(collector.recorder, "receive", refuse)
+            await until(collector.feed.failed.done, "the failure is known")
