@@ -60,6 +60,8 @@ def write_configuration(folder: Path, simulator: Running) -> Path:
         venue: {"rest_url": simulator.rest_url(venue), "symbols": ["BTCUSDT", "ETHUSDT"], "snapshot_limit": 100}
         for venue in venues
     }
+    lighter = {"rest_url": simulator.rest_url("lighter"), "ws_url": simulator.ws_url("lighter")}
+    exchanges["lighter"] = lighter | {"enabled": True, "symbols": ["ETH"]}
     content = {"data_dir": str(folder / "data"), "archive": {"period": "1m", "seal_grace": "1s"}}
     path.write_text(yaml.safe_dump(content | {"journal": {"min_free": 0}, "exchanges": exchanges}))
     return path
@@ -94,6 +96,7 @@ async def run_everything(folder: Path) -> Ran:
             "archive_hour",
             "cleanup_local",
             "depth_snapshots",
+            "book_probes",
             "funding_rates",
             "open_interest",
             "symbol_universe",
@@ -149,6 +152,7 @@ def test_every_task_says_what_it_did_in_a_line(ran: Ran) -> None:
         "channels published: ",
         "binance_spot depth_snapshot: 2 of 2 answered",
         "binance_futures depth_snapshot: 2 of 2 answered",
+        "lighter depth_snapshot: 1 of 1 answered",
         "binance_futures funding_rate: 2 of 2 answered",
         "binance_futures open_interest: 2 of 2 answered",
         "binance_spot instrument: 1 of 1 answered",
