@@ -60,7 +60,7 @@ def archived(config: Config, table: str, channel: str) -> list[dict[str, Any]]:
     while units := ready_units(layout, config):
         compact(layout, config, VENUE, units[0].period)
         validate(layout, config, VENUE, units[0].period)
-        publish(layout, config, Secrets(_env_file=None, r2_bucket_name=None), units[0])  # type: ignore[call-arg]
+        publish(layout, config, Secrets(_env_file=None, r2_bucket_name=None), units[0])
     assert verify(layout, deep=True).findings == []
     state = log.load(layout)
     return [
@@ -134,7 +134,7 @@ async def test_in_a_bad_hour_the_audit_accuses_nobody_falsely(tmp_path: Path) ->
         async with collecting(config, VENUE) as collector, ticking(sim):
             for _ in range(3):
                 frames = collector.recorder.counters.frames
-                await until(lambda frames=frames: collector.recorder.counters.frames > frames + 300, "frames")  # type: ignore[misc]
+                await until(lambda frames=frames: collector.recorder.counters.frames > frames + 300, "frames")
                 assert (await probed(config)).failures == {}
             sim.control.fault(VENUE, "disconnect")
             frames = collector.recorder.counters.frames
