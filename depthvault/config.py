@@ -206,6 +206,19 @@ class IcebergConfig(_Section):
     properties: dict[str, str] = Field(default_factory=dict, description="further properties for pyiceberg")
 
 
+class QualityConfig(_Section):
+    """What the expectations hold a period against."""
+
+    clock_warn: Duration = Field(
+        timedelta(milliseconds=50), description="a clock that is off by more is worth a word in the validation"
+    )
+    clock_fail: Duration = Field(
+        timedelta(seconds=1),
+        description="a clock that is off by more, or frames that come so much before they are sent, degrade a period",
+    )
+    lag: Duration = Field(timedelta(seconds=10), description="how late frames may be in the mean")
+
+
 class AlertsConfig(_Section):
     telegram_url: str = "https://api.telegram.org"
     mail_to: tuple[str, ...] = ()
@@ -258,6 +271,7 @@ class Config(_Section):
     raw: RawConfig = RawConfig()
     store: StoreConfig = StoreConfig()
     iceberg: IcebergConfig = IcebergConfig()
+    quality: QualityConfig = QualityConfig()
     alerts: AlertsConfig = AlertsConfig()
     platform: PlatformConfig = PlatformConfig()
 

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 from depthvault.durable import sha256_file
 from depthvault.period import Period
 from depthvault.schemas import QUALITY
+from expectations.candles import MOST_NAMED, Compared, Mismatch, TradeFiles, compare_candles
 from expectations.checkpoint import judge
 from expectations.continuity import Breaks, Predecessor, compare
 from expectations.metrics import Metrics, connect, measure, schema_faults
-from expectations.suites import FILE_RULES, Rule, rules
+from expectations.suites import DEFAULT_BOUNDS, FILE_RULES, Bounds, Rule, rules
 from expectations.verdict import Check, Judgement
 
 FILE = "file"
@@ -27,6 +28,8 @@ FILE = "file"
 _CADENCE_TOLERANCE = 2.5
 _BOOKS = ("depth_diff", "depth_snapshot")
 _CLOSED = ("bridged", "refilled")
+_MISSED = ("open", "lost")
+_CADENCES = {"open_interest": timedelta(minutes=5)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +54,24 @@ class Subject:
 class Ledger:
     """The `gaps`, `coverage` and `book_audit` rows of the venue and period.
 
-    cadence: the published interval between two REST snapshots of a symbol; None: not judged.
+    cadence: the published interval between two REST snapshots of a symbol; None: not judged. trades: what candles are
+    compared with; None: they are not.
     """
 
     gaps: pa.Table = field(default_factory=QUALITY["gaps"].empty_table)
     coverage: pa.Table = field(default_factory=QUALITY["coverage"].empty_table)
     cadence: timedelta | None = None
     audits: pa.Table = field(default_factory=QUALITY["book_audit"].empty_table)
+    trades: TradeFiles | None = None
 
 
 def examine(
-    exchange: str, period: Period, subjects: tuple[Subject, ...], ledger: Ledger, spill: Path | None = None
+    exchange: str,
+    period: Period,
+    subjects: tuple[Subject, ...],
+    ledger: Ledger,
+    spill: Path | None = None,
+    bounds: Bounds = DEFAULT_BOUNDS,
 ) -> Judgement:
     """Judge `subjects`. The same files give the same judgement.
 
@@ -69,6 +79,7 @@ def examine(
     """
     frames: dict[str, tuple[Mapping[str, Metrics], tuple[Rule, ...]]] = {}
     whole: dict[str, Metrics] = {}
+    refuted: list[Mismatch] = []
     with connect(spill=spill) as connection:
         for subject in subjects:
             channel, path = subject.channel, subject.path
@@ -81,8 +92,16 @@ def examine(
                 if path is not None:
                     breaks = compare(connection, path, channel, ledger.gaps, subject.predecessors)
                 _add_ledger(symbols, channel, ledger, breaks)
-                frames[channel] = (symbols, rules(channel))
-    failures = judge({**{name: frame for name, frame in frames.items() if frame[0]}, FILE: (whole, FILE_RULES)})
+                _add_early(symbols)
+                if channel == "kline" and path is not None and ledger.trades is not None:
+                    refuted += _add_candles(symbols, compare_candles(connection, path, ledger.trades))
+                frames[channel] = (symbols, rules(channel, bounds))
+    judged = {
+        name: (symbols, tuple(rule for rule in suite if not rule.warns))
+        for name, (symbols, suite) in frames.items()
+        if symbols
+    }
+    failures = judge({**judged, FILE: (whole, FILE_RULES)})
     checks = [
         check
         for channel, (symbols, suite) in frames.items()
@@ -91,6 +110,7 @@ def examine(
     for channel, metrics in whole.items():
         failed = {("", metric) for name, metric in failures[FILE] if name == channel}
         checks += _checks(channel, {"": metrics}, FILE_RULES, failed)
+    checks += [_evidence(mismatch) for mismatch in refuted[:MOST_NAMED]]
     checks.sort(key=lambda check: (check.channel, check.symbol, check.metric))
     return Judgement(exchange, period, tuple(subject.channel for subject in subjects), tuple(checks))
 
@@ -112,8 +132,10 @@ def _add_ledger(symbols: dict[str, Metrics], channel: str, ledger: Ledger, break
     """Add to each symbol what the ledger says of it; symbols that only the ledger knows get a row of zeros."""
     covered = {row["symbol"]: row for row in _of(ledger.coverage, channel)}
     missing: dict[str, int] = {}
+    missed: dict[str, int] = {}
     for row in _of(ledger.gaps, channel):
         missing[row["symbol"]] = missing.get(row["symbol"], 0) + (row["status"] not in _CLOSED)
+        missed[row["symbol"]] = missed.get(row["symbol"], 0) + (row["status"] in _MISSED)
     for symbol in sorted((covered.keys() | missing.keys()) - symbols.keys()):
         symbols[symbol] = _nothing(channel)
     for symbol, metrics in symbols.items():
@@ -125,10 +147,37 @@ def _add_ledger(symbols: dict[str, Metrics], channel: str, ledger: Ledger, break
         metrics["gaps_open"] = float(missing.get(symbol, 0))
         if channel in _BOOKS:
             metrics |= _audited(ledger.audits, symbol)
-        if channel == "depth_snapshot":
+        metrics["steps_missing"] = float(missed.get(symbol, 0))
+        if channel in _CADENCES or channel == "depth_snapshot":
             largest = metrics.get("largest_interval_seconds") or 0.0
-            limit = ledger.cadence.total_seconds() * _CADENCE_TOLERANCE if ledger.cadence else float("inf")
+            cadence = _CADENCES.get(channel, ledger.cadence)
+            limit = cadence.total_seconds() * _CADENCE_TOLERANCE if cadence else float("inf")
             metrics["cadence_exceeded"] = float(largest > limit)
+
+
+def _add_early(symbols: Mapping[str, Metrics]) -> None:
+    """How long before they were sent the earliest frames came: a bound to one side, where the lag has two."""
+    for metrics in symbols.values():
+        lag = metrics.get("lag_p01_ms")
+        if lag is not None:
+            metrics["lag_p01_early_ms"] = max(0.0, -lag)
+
+
+def _add_candles(symbols: dict[str, Metrics], compared: Mapping[str, Compared]) -> list[Mismatch]:
+    for symbol, outcome in compared.items():
+        metrics = symbols.setdefault(symbol, _nothing("kline"))
+        metrics |= {
+            "candles_judged": float(outcome.judged),
+            "candles_waiting": float(outcome.waiting),
+            "candles_undecidable": float(outcome.undecidable),
+            "candles_refuted": float(outcome.refuted),
+        }
+    return [mismatch for outcome in compared.values() for mismatch in outcome.mismatches]
+
+
+def _evidence(mismatch: Mismatch) -> Check:
+    metric = f"{mismatch.candle} {mismatch.figure}"
+    return Check("kline", mismatch.symbol, metric, mismatch.difference, False, str(mismatch))
 
 
 def _audited(audits: pa.Table, symbol: str) -> Metrics:
@@ -158,10 +207,15 @@ def _nothing(channel: str) -> Metrics:
 def _checks(
     channel: str, symbols: Mapping[str, Metrics], suite: tuple[Rule, ...], failed: set[tuple[str, str]]
 ) -> list[Check]:
-    meanings = {rule.metric: rule.meaning for rule in suite}
+    judged = {rule.metric: rule for rule in suite}
     checks = []
     for symbol, metrics in symbols.items():
-        for metric in metrics.keys() | meanings.keys():
-            passed = (symbol, metric) not in failed if metric in meanings else None
-            checks.append(Check(channel, symbol, metric, metrics.get(metric), passed, meanings.get(metric, "")))
+        for metric in metrics.keys() | judged.keys():
+            value, rule = metrics.get(metric), judged.get(metric)
+            if rule is None:
+                checks.append(Check(channel, symbol, metric, value, None))
+            elif rule.warns:
+                checks.append(Check(channel, symbol, metric, value, None, rule.meaning, not rule.holds(value)))
+            else:
+                checks.append(Check(channel, symbol, metric, value, (symbol, metric) not in failed, rule.meaning))
     return checks

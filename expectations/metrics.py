@@ -36,9 +36,22 @@ _EVENT_KINDS = (
     "clock", "environment", "malformed", "flush",
 )  # fmt: skip
 
+# A case is taken only where its condition holds; a filter does not keep JSON from being read.
+_CLOCK_OFFSET = (
+    "case when kind = 'clock' and json_valid(detail) then abs((detail ->> '$.reference.offset_s')::double) end"
+)
+
+# An event's levels are the book's after it, so that the ones with a size must not cross. Lists are only taken apart
+# where the prices alone do.
+_EVENT_CROSSED = """count(*) filter (case when list_max(bid_prices) >= list_min(ask_prices) then
+  list_max(list_where(bid_prices, list_transform(bid_sizes[:len(bid_prices)], lambda size: size > 0)))
+    >= list_min(list_where(ask_prices, list_transform(ask_sizes[:len(ask_prices)], lambda size: size > 0)))
+  else false end)"""
+
 _SPECIFIC: Mapping[str, Mapping[str, str]] = {
     "depth_diff": {
         "ids_reversed": "count(*) filter (first_update_id > final_update_id)",
+        "crossed": _EVENT_CROSSED,
     },
     "depth_partial": {
         "ids_reversed": "count(*) filter (first_update_id > final_update_id)",
@@ -73,15 +86,25 @@ _SPECIFIC: Mapping[str, Mapping[str, str]] = {
         "rates_impossible": "count(*) filter (not (abs(funding_rate) <= 0.5))",
         "intervals_impossible": "count(*) filter (interval_hours not between 1 and 24)",
     },
+    "open_interest": {
+        "largest_interval_seconds": "max(case when same then epoch_us(received_time) - previous_received end) / 1e6",
+    },
     "collector_event": {
+        "clock_checks": f"count({_CLOCK_OFFSET})",
+        "clock_worst_ms": f"max({_CLOCK_OFFSET}) * 1000",
+        "clock_mean_ms": f"avg({_CLOCK_OFFSET}) * 1000",
         "unknown_kinds": f"count(*) filter (kind not in {_EVENT_KINDS})",
         "malformed_details": "count(*) filter (not json_valid(detail))",
         "malformed_frames": "count(*) filter (kind = 'malformed')",
     },
 }
 
+_IN_TIME = frozenset({"depth_diff", "agg_trade", "trade", "book_ticker"})
+"""Channels whose order by id is one by time, too: measured on spot and futures recordings."""
+
 _PREVIOUS: Mapping[str, str] = {
     "depth_snapshot": "lag(epoch_us(request_time)) over () as previous_request",
+    "open_interest": "lag(epoch_us(received_time)) over () as previous_received",
 }
 
 
@@ -108,6 +131,11 @@ def event_time(channel: Channel) -> str:
     return f"coalesce({', '.join((*channel.time, 'received_time'))})"
 
 
+def venue_time(channel: Channel) -> str:
+    """The SQL expression of the venue's own time of a row; null where it gave none."""
+    return f"coalesce({', '.join((*channel.time, 'null'))})" if channel.time else "null::timestamptz"
+
+
 def _bad_values(columns: tuple[Column, ...]) -> tuple[str, str]:
     """Predicates: a price that cannot be, and a size that cannot be. NaN and infinity are neither."""
     prices, sizes = [], []
@@ -129,13 +157,15 @@ def _bad_values(columns: tuple[Column, ...]) -> tuple[str, str]:
 
 def _statement(channel: Channel, period: Period) -> str:
     columns = {column.name: column for column in channel.columns}
+    stepped = f"(previous_time - epoch_us({venue_time(channel)}))"
+    lag = "(epoch_us(received_time) - epoch_us(event_time))"
     bad_price, bad_size = _bad_values(channel.columns)
     required = [_quoted(column.name) for column in channel.columns if not column.nullable]
     order = ", ".join(_quoted(name) for name in channel.order)
     previous = [
         "lag(symbol) over () as previous_symbol",
         *(f"lag({_quoted(name)}) over () as {_quoted('previous_' + name)}" for name in channel.order),
-        f"lag(epoch_us({event_time(channel)})) over () as previous_time",
+        f"lag(epoch_us({venue_time(channel)})) over () as previous_time",
     ]
     if extra := _PREVIOUS.get(channel.name):
         previous.append(extra)
@@ -161,11 +191,18 @@ def _statement(channel: Channel, period: Period) -> str:
             if "event_time" in channel.time
             else "null"
         ),
+        **(
+            {
+                name: f"quantile_disc({lag}, {share}) filter (source = 'stream' and event_time is not null) / 1e3"
+                for name, share in (("lag_p01_ms", 0.01), ("lag_p50_ms", 0.5), ("lag_p99_ms", 0.99))
+            }
+            if "event_time" in channel.time
+            else {}
+        ),
         # Within one stream the venue's times never step back (measured on futures and spot recordings).
         "time_regression_ms": (
-            "max(case when same and epoch_us(moment) < previous_time then previous_time - epoch_us(moment) else 0 end)"
-            " / 1e3"
-            if channel.time and channel.continuity in {"update_id", "trade_id"}
+            f"max(case when same and {stepped} > 0 then {stepped} else 0 end) / 1e3"
+            if channel.name in _IN_TIME
             else "null"
         ),
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from depthvault.archive import log
@@ -21,9 +22,14 @@ from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.polls.rotation import published_cadence
 from depthvault.schemas import QUALITY
+from expectations.candles import AGGREGATIONS, TradeFiles
 from expectations.continuity import Predecessor
 from expectations.examine import Ledger, Subject, examine
+from expectations.suites import Bounds
 from expectations.verdict import Judgement
+
+_FARTHEST = timedelta(hours=25)
+"""How far back trades are read: candles of up to a day are compared with them."""
 
 
 def validate(layout: Layout, config: Config, exchange: str, period: Period) -> Judgement:
@@ -39,15 +45,18 @@ def validate(layout: Layout, config: Config, exchange: str, period: Period) -> J
             return Judgement(exchange, period, (), ())
         state = log.load(layout)
         subjects = tuple(_subject(staging, layout, state, draft) for draft in compacted.drafts)
+        quality = config.quality
+        bounds = Bounds(_ms(quality.clock_warn), _ms(quality.clock_fail), _ms(quality.lag))
         ledger = Ledger(
             _table(staging, layout, state, compacted, "gaps"),
             _table(staging, layout, state, compacted, "coverage"),
             _cadence(config, exchange, subjects),
             _table(staging, layout, state, compacted, "book_audit"),
+            _trades(staging, layout, state, compacted, period),
         )
         spill = layout.run / "spill" / f"{exchange}-{period.label}"
         try:
-            judgement = examine(exchange, period, subjects, ledger, spill)
+            judgement = examine(exchange, period, subjects, ledger, spill, bounds)
         finally:
             shutil.rmtree(spill, ignore_errors=True)
         encoding = Encoding(config.archive.compression_level, config.archive.row_group_rows)
@@ -97,6 +106,71 @@ def _table(staging: Staging, layout: Layout, state: ArchiveState, compacted: Com
     paths = [_locate(staging, layout, state, draft, table) for draft in compacted.drafts]
     parts = [pq.read_table(path, partitioning=None) for path in paths if path is not None]
     return pa.concat_tables([QUALITY[table].empty_table(), *parts])
+
+
+def _trades(
+    staging: Staging, layout: Layout, state: ArchiveState, compacted: Compacted, period: Period
+) -> TradeFiles | None:
+    """The trades that the period's candles are compared with, back to where its first candle opens; None without any.
+
+    Earlier periods are read as they are published; one whose file is no longer here ends the way back.
+    """
+    exchange = compacted.exchange
+    rule, draft = AGGREGATIONS.get(exchange), compacted.draft("kline")
+    if rule is None or draft is None:
+        return None
+    candles = _locate(staging, layout, state, draft, "kline")
+    if candles is None:
+        return None
+    before = state.before(exchange, "kline", period.label)
+    earlier = _published(layout, state, before, "kline") if before and _adjoins(layout, before, period) else None
+    opened = min(_first_opening(path) for path in (candles, earlier) if path is not None)
+    needed = max(opened, period.start - _FARTHEST) - 2 * rule.border
+    fresh, own = compacted.draft("agg_trade"), state.entry("hour", exchange, "agg_trade", period.label)
+    path = None
+    if fresh is not None:
+        path = _locate(staging, layout, state, fresh, "agg_trade")
+    elif own is not None:
+        path = _published(layout, state, own, "agg_trade")
+    paths = [path] if path is not None else []
+    inexact = sum(entry.counts.inexact for entry in (fresh, own) if entry is not None)
+    since = period.start
+    former = state.before(exchange, "agg_trade", period.label)
+    while former is not None and since > needed:
+        path = _published(layout, state, former, "agg_trade")
+        if path is None:
+            break
+        paths.insert(0, path)
+        inexact += former.counts.inexact
+        since = Period.parse(former.period, timedelta(minutes=former.period_minutes)).start
+        former = state.before(exchange, "agg_trade", former.period)
+    tails = {
+        symbol: ends[""].final_id
+        for symbol, ends in (former.tails if former else {}).items()
+        if "" in ends and ends[""].final_id is not None
+    }
+    return TradeFiles(rule, tuple(paths), since, period.start, tails, earlier, bool(inexact))
+
+
+def _published(layout: Layout, state: ArchiveState, entry: Entry, table: str) -> Path | None:
+    """The file of `table` of a published period; None when it has none, or when it is not here."""
+    for file in state.files_of(entry.unit):
+        if file.table == table and layout.archived(file.path).exists():
+            return layout.archived(file.path)
+    return None
+
+
+def _adjoins(layout: Layout, entry: Entry, period: Period) -> bool:
+    return Period.parse(entry.period, timedelta(minutes=entry.period_minutes)).end == period.start
+
+
+def _first_opening(path: Path) -> datetime:
+    earliest: datetime | None = pc.min(pq.read_table(path, columns=["open_time"], partitioning=None)[0]).as_py()
+    return earliest or datetime.max.replace(tzinfo=UTC)
+
+
+def _ms(duration: timedelta) -> float:
+    return duration / timedelta(milliseconds=1)
 
 
 def _cadence(config: Config, exchange: str, subjects: tuple[Subject, ...]) -> timedelta | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -17,7 +18,10 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One metric of one symbol (empty: the file as a whole). `passed` is None for figures that no rule judges."""
+    """One metric of one symbol (empty: the file as a whole). `passed` is None for figures that no rule judges.
+
+    warns: worth a word, and no failure.
+    """
 
     channel: str
     symbol: str
@@ -25,6 +29,7 @@ class Check:
     value: float | None
     passed: bool | None
     meaning: str = ""
+    warns: bool = False
 
     def __str__(self) -> str:
         return f"{self.symbol or 'file'}: {self.metric} is {_said(self.value)} ({self.meaning})"
@@ -53,6 +58,11 @@ class Judgement:
         return tuple(check for check in self.checks if check.passed is False)
 
     @property
+    def warnings(self) -> tuple[Check, ...]:
+        """What degrades nothing and should be looked at."""
+        return tuple(check for check in self.checks if check.warns)
+
+    @property
     def passed(self) -> bool:
         return not self.failures
 
@@ -68,15 +78,11 @@ class Judgement:
 
     def summary(self) -> list[str]:
         """A line for each expectation that failed, with the symbols of which it did."""
-        groups: dict[tuple[str, str, str], list[Check]] = {}
-        for check in self.failures:
-            groups.setdefault((check.channel, check.metric, check.meaning), []).append(check)
-        lines = []
-        for (channel, metric, meaning), checks in groups.items():
-            shown = ", ".join(f"{check.symbol or 'file'} {_said(check.value)}" for check in checks[:_SHOWN])
-            more = f" and {len(checks) - _SHOWN} more" if len(checks) > _SHOWN else ""
-            lines.append(f"{channel}: not so: {meaning} ({metric}: {shown}{more})")
-        return lines
+        return _grouped(self.failures, "not so")
+
+    def warned(self) -> list[str]:
+        """A line for each expectation whose failing degrades nothing, with the symbols of which it did."""
+        return _grouped(self.warnings, "doubtful")
 
     def __str__(self) -> str:
         """One line for people."""
@@ -100,3 +106,15 @@ class Judgement:
             },
             schema=schema,
         )
+
+
+def _grouped(found: Iterable[Check], verdict: str) -> list[str]:
+    groups: dict[tuple[str, str, str], list[Check]] = {}
+    for check in found:
+        groups.setdefault((check.channel, check.metric, check.meaning), []).append(check)
+    lines = []
+    for (channel, metric, meaning), checks in groups.items():
+        shown = ", ".join(f"{check.symbol or 'file'} {_said(check.value)}" for check in checks[:_SHOWN])
+        more = f" and {len(checks) - _SHOWN} more" if len(checks) > _SHOWN else ""
+        lines.append(f"{channel}: {verdict}: {meaning} ({metric}: {shown}{more})")
+    return lines

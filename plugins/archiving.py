@@ -81,7 +81,7 @@ def validate(period: Period) -> Period:
     settings, unit = config(), _unit(period)
     judgement = run(settings.layout, settings, unit.exchange, unit.period)
     _say(str(judgement))
-    for line in judgement.summary():
+    for line in [*judgement.summary(), *judgement.warned()]:
         _say(f"  {line}")
     return period
 

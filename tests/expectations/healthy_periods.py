@@ -15,6 +15,7 @@ from depthvault.durable import sha256_file
 from depthvault.period import Period
 from depthvault.schemas import CHANNELS, QUALITY
 from expectations import Judgement, Ledger, Subject, examine
+from expectations.suites import DEFAULT_BOUNDS, Bounds
 
 PERIOD = Period(datetime(2026, 11, 20, 4, tzinfo=UTC), timedelta(minutes=1))
 SYMBOLS = ("BTCUSDT", "币安人生USDT")
@@ -101,6 +102,10 @@ def healthy(channel: str, *, chained: bool = True) -> list[dict[str, Any]]:
                 case "collector_event":
                     row |= {"exchange": "binance_futures", "kind": "subscribe", "channel": None, "connection": i}
                     row |= {"detail": json.dumps({"streams": i})}
+                    if i % 10 == 0:
+                        # the one without an answer: neither a time server nor the venue could be asked
+                        offset = {"source": "time.example", "offset_s": (i - 25) / 1000, "round_trip_s": 0.02}
+                        row |= {"kind": "clock", "detail": json.dumps({"reference": offset if i else None})}
             rows.append(row)
     return rows
 
@@ -117,6 +122,7 @@ def judged(
     schema: pa.Schema | None = None,
     cadence: timedelta | None = timedelta(minutes=1),
     audits: list[dict[str, Any]] | None = None,
+    bounds: Bounds = DEFAULT_BOUNDS,
 ) -> Judgement:
     """Judge `rows` as the compacted file of `channel` with an honest ledger; the arguments make it less honest."""
     schema = schema or CHANNELS[channel].schema
@@ -124,7 +130,7 @@ def judged(
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
     symbols = sorted({row["symbol"] for row in rows if row.get("symbol") is not None})
-    file = {
+    file: dict[str, Any] = {
         "channel": channel,
         "path": path,
         "rows": len(rows),
@@ -153,7 +159,7 @@ def judged(
         cadence,
         pa.Table.from_pylist([audit(**told) for told in audits or []], schema=QUALITY["book_audit"]),
     )
-    return examine(exchange, PERIOD, (Subject(**file),), ledger)
+    return examine(exchange, PERIOD, (Subject(**file),), ledger, bounds=bounds)
 
 
 def gap(channel: str, **values: Any) -> dict[str, Any]:
