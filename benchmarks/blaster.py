@@ -19,7 +19,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,7 @@ class Blaster:
                         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                         b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
                     )
+                    self._subscribed(filter(None, path.partition("streams=")[2].split("/")), writer)
                     await self._socket(reader, writer)
                     return
                 body = self._answer(path)
@@ -209,10 +210,13 @@ class Blaster:
             if opcode != 1:
                 continue
             message = json.loads(payload)
-            self.writers.update(dict.fromkeys(message["params"], writer))
             writer.write(text_frame(json.dumps({"result": None, "id": message["id"]}).encode()))
-            if self.source.streams <= self.writers.keys():
-                self.ready.set()
+            self._subscribed(message["params"], writer)
+
+    def _subscribed(self, names: Iterable[str], writer: asyncio.StreamWriter) -> None:
+        self.writers.update(dict.fromkeys(names, writer))
+        if self.source.streams <= self.writers.keys():
+            self.ready.set()
 
     def _answer(self, path: str) -> bytes:
         if "depth" in path:

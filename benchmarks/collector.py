@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from typing import Any
 
 import uvloop
 
+CRYPTOFEED = "DEPTHVAULT_BENCH_CRYPTOFEED"
+"""Environment variable: the Python of an environment that has cryptofeed."""
 ROOT = Path(__file__).resolve().parents[1]
 RECORDING = ROOT.parent / "shared" / "data" / "hftbacktest" / "usdm_btcusdt_20240808.gz"
 
@@ -139,6 +142,8 @@ def measure(source: list[str], child: list[str]) -> dict[str, Any]:
             str(told["port"]),
             str(told["total"]),
         ]
+        if child[0] == "cryptofeed":
+            command = [child[1], "-m", "benchmarks.cryptofeed_book", str(told["port"]), str(told["total"]), source[1]]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, timeout=300)
         result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return result
@@ -175,6 +180,20 @@ def _child(arguments: list[str]) -> None:
     else:
         channels, speed = rest
         uvloop.run(collector(int(port), int(total), channels.split(","), speed))
+
+
+def _beside_cryptofeed(source: list[str], ours_us: float) -> None:
+    """cryptofeed on the synthetic feed, where an interpreter that has it is named."""
+    python = os.environ.get(CRYPTOFEED)
+    if not python:
+        print(f"  cryptofeed: not measured, {CRYPTOFEED} names no interpreter (see benchmarks/cryptofeed_book.py)")
+        return
+    run = measure(source, ["cryptofeed", python])
+    theirs_us = run["cpu_s"] / run["frames"] * 1e6
+    print(
+        f"  cryptofeed, L2 books   {theirs_us:6.2f} µs CPU per frame   peak {run['peak_rss'] / 1e6:5.0f} MB   "
+        f"{theirs_us / ours_us:.1f} times the collector"
+    )
 
 
 def main() -> int:
@@ -219,6 +238,7 @@ def main() -> int:
             f"  journal {full['bytes'] / full['journal_bytes']:.1f} times smaller than the frames, longest flush "
             f"{full['flush_worst_ms']:.0f} ms, longest fsync {full['fsync_worst_ms']:.0f} ms"
         )
+    _beside_cryptofeed(source, full_us)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
     return 0
