@@ -27,6 +27,9 @@ LOG = logging.getLogger("depthvault.collector")
 MAX_FRAME_BYTES = 32 << 20  # a whole Lighter book is 0.14 MB; nothing known comes near this
 
 
+_TURN_BYTES = 256 << 10  # taken at most before the others have their turn: half a millisecond or so
+
+
 class OpenFailedError(VenueError):
     """A connection could not be opened. retry_after: seconds that the venue asks to wait, 0 if it does not say."""
 
@@ -76,6 +79,7 @@ class Socket(ClientConnection):
     _taker: Callable[[bytes], None] | None = None
     _early: list[bytes]
     _parts: list[bytes]
+    _taken = 0
 
     def deliver(self, taker: Callable[[bytes], None]) -> None:
         """Give every message to `taker` from now on, those first that are here already."""
@@ -87,6 +91,19 @@ class Socket(ClientConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._early, self._parts = [], []
         super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # libuv reads a busy socket up to 32 times before it looks at anything else: a flood would hold up the timers.
+        self._taken += len(data)
+        if self._taken >= _TURN_BYTES:
+            self._taken = 0
+            self.transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def process_event(self, event: Event) -> None:
         """Take a frame of the wire. The order of fragments was checked by the protocol."""

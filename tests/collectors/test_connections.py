@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from aiohttp import web
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -366,3 +368,40 @@ async def test_what_cannot_be_taken_ends_the_process_and_is_not_hidden(
             await until(lambda: collector.recorder.counters.frames > 20, "frames come")
             monkeypatch.setattr(collector.recorder, "receive", refuse)
             await until(collector.feed.failed.done, "the failure is known")
+
+
+def test_a_flood_on_one_connection_leaves_the_others_their_turn() -> None:
+    message, count = b"x" * 4096, 4096  # 16 MB
+    turns = 0
+
+    async def flood(server: ServerConnection) -> None:
+        await server.recv()
+        for _ in range(count):
+            server.protocol.send_text(message)
+        server.transport.writelines(server.protocol.data_to_send())
+        await server.wait_closed()
+
+    async def receive() -> list[int]:
+        nonlocal turns
+        taken: list[int] = []
+        loop = asyncio.get_running_loop()
+
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
+            loop.call_soon(turn)
+
+        async with serve(flood, "127.0.0.1", 0, compression=None) as server:
+            port = server.sockets[0].getsockname()[1]
+            socket = await connect(f"ws://127.0.0.1:{port}", create_connection=Socket, proxy=None)
+            assert isinstance(socket, Socket)
+            socket.deliver(lambda _: taken.append(turns))
+            turn()
+            await socket.send("go on")
+            await until(lambda: len(taken) == count, "the flood is over")
+            await socket.close()
+        return taken
+
+    taken = uvloop.run(receive())
+    most = max(Counter(taken).values()) * len(message)
+    assert most < 2 << 20, f"{most} bytes were taken in one turn of the loop"
