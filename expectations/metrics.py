@@ -136,14 +136,20 @@ def venue_time(channel: Channel) -> str:
     return f"coalesce({', '.join((*channel.time, 'null'))})" if channel.time else "null::timestamptz"
 
 
+# Futures send trades of kind NA with neither a price nor a quantity (measured 2025-08): they use up an id.
+_NO_TRADE = "(trade_type = 'NA' and price = 0 and quantity = 0)"
+
+
 def _bad_values(columns: tuple[Column, ...]) -> tuple[str, str]:
     """Predicates: a price that cannot be, and a size that cannot be. NaN and infinity are neither."""
     prices, sizes = [], []
+    typed = any(column.name == "trade_type" for column in columns)
     for column in columns:
         name = column.name
         if name in _POSITIVE:
             bound = ">=" if name in _BOUNDED_ZERO else ">"
-            prices.append(f"not (isfinite({name}) and {name} {bound} 0)")
+            exempt = f" and {_NO_TRADE} is not true" if typed else ""
+            prices.append(f"not (isfinite({name}) and {name} {bound} 0){exempt}")
         elif name in _NOT_NEGATIVE:
             finite = "" if pa.types.is_decimal(column.type) or pa.types.is_integer(column.type) else f"isfinite({name})"
             sizes.append(f"not ({' and '.join(filter(None, (finite, f'{name} >= 0')))})")

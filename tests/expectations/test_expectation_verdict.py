@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from depthvault.archive.manifest import ArchiveFile, Counts, Entry, SymbolSpan
+from depthvault.archive import log
+from depthvault.archive.manifest import ArchiveFile, Counts, Entry, SymbolSpan, Tail
+from depthvault.archive.publish import publish_with
 from depthvault.archive.staging import Compacted, Staging, Unit
 from depthvault.config import Config, load_config
 from depthvault.durable import sha256_file
 from depthvault.layout import Layout
+from depthvault.period import Period
 from depthvault.schemas import CHANNELS, QUALITY
 from expectations import validate
 from tests.expectations.healthy_periods import PERIOD, SYMBOLS, healthy
+from tests.expectations.test_candles import SYMBOL, USUAL, candle, trades
 
 EXCHANGE = "binance_futures"
 
@@ -44,34 +50,43 @@ def put(staging: Staging, key: str, table: pa.Table, name: str) -> ArchiveFile:
     return ArchiveFile(key, sha256_file(path), path.stat().st_size, table.num_rows, "", name, symbols=spans)
 
 
-def stage(config: Config, rows: dict[str, list[dict[str, Any]]]) -> Staging:
-    """A staging folder as compaction leaves it, with one draft a channel."""
-    staging = Staging(config.layout, Unit(EXCHANGE, PERIOD))
+def stage(
+    config: Config,
+    rows: dict[str, list[dict[str, Any]]],
+    *,
+    period: Period = PERIOD,
+    symbols: tuple[str, ...] = SYMBOLS,
+    tails: dict[str, int] | None = None,
+) -> Staging:
+    """A staging folder as compaction leaves it, with one draft a channel. tails: last ids of `agg_trade`."""
+    staging = Staging(config.layout, Unit(EXCHANGE, period))
     drafts = []
     for channel, content in rows.items():
         table = pa.Table.from_pylist(content, schema=CHANNELS[channel].schema)
         coverage = pa.Table.from_pylist(
             [
-                {"exchange": EXCHANGE, "channel": channel, "symbol": symbol, "period": PERIOD.start, "duplicates": 0}
+                {"exchange": EXCHANGE, "channel": channel, "symbol": symbol, "period": period.start, "duplicates": 0}
                 | {"events": sum(row["symbol"] == symbol for row in content)}
                 | {"gaps": 0, "covered_seconds": 60.0, "share": 1.0}
-                for symbol in SYMBOLS
+                for symbol in symbols
             ],
             schema=QUALITY["coverage"],
         )
-        key = Layout.quality_key("coverage", EXCHANGE, channel, PERIOD, 1)
+        key = Layout.quality_key("coverage", EXCHANGE, channel, period, 1)
+        ends = {symbol: {"": Tail(0, final_id)} for symbol, final_id in (tails or {}).items()}
         files = [
-            put(staging, Layout.hour_key(EXCHANGE, channel, PERIOD, 1), table, channel),
+            put(staging, Layout.hour_key(EXCHANGE, channel, period, 1), table, channel),
             put(staging, key, coverage, "coverage"),
         ]
         drafts.append(
             Entry(
-                number=0, previous=None, kind="hour", exchange=EXCHANGE, channel=channel, period=PERIOD.label,
+                number=0, previous=None, kind="hour", exchange=EXCHANGE, channel=channel, period=period.label,
                 period_minutes=1, generation=1, created="", publisher="", software="", schema_version=1, libraries={},
                 inputs=[], add=files, remove=[], counts=Counts(rows=table.num_rows),
+                tails=ends if channel == "agg_trade" else {},
             )
         )  # fmt: skip
-    staging.write(Compacted(EXCHANGE, PERIOD.label, 1, drafts))
+    staging.write(Compacted(EXCHANGE, period.label, 1, drafts))
     return staging
 
 
@@ -158,3 +173,56 @@ def test_nothing_is_written_outside_the_data_folder(
     assert tree(home) == {}
     new = set(tree(config.data_dir)) - set(before)
     assert all((config.data_dir / name).is_relative_to(staging.folder) for name in new), new
+
+
+def test_a_candle_at_the_turn_of_a_period_is_judged_with_the_published_trades_before(config: Config) -> None:
+    """The trades after the last candle of a period, and before the first one, stand in other files."""
+
+    def judged(number: int, minute: list[dict[str, Any]], tape: list[dict[str, Any]]) -> dict[str, float | None]:
+        period = periods[number]
+        stage(
+            config, {"kline": minute, "agg_trade": tape}, period=period, symbols=(SYMBOL,),
+            tails={SYMBOL: tape[-1]["agg_trade_id"]},
+        )  # fmt: skip
+        judgement = validate(config.layout, config, EXCHANGE, period)
+        assert validate(config.layout, config, EXCHANGE, period) == judgement
+        failures[number] = [check.metric for check in judgement.failures]
+        publish_with(config.layout, None, Unit(EXCHANGE, period))
+        figures = {check.metric: check.value for check in judgement.checks if check.channel == "kline"}
+        return {name: figures[f"candles_{name}"] for name in ("judged", "waiting", "undecidable", "refuted")}
+
+    def shifted(number: int) -> list[dict[str, Any]]:
+        within = [(second + 60 * number, price, quantity) for second, price, quantity in USUAL[1:-1]]
+        last = (within[-1][0] + 2, 11.0, 1.0)  # in the minute's last second, and so in nobody's for sure
+        tape = trades(*within, last, start=10 + 5 * number)
+        return [row | {"is_buyer_maker": bool(place & 1)} for place, row in enumerate(tape)]
+
+    periods = [PERIOD, PERIOD.next(), PERIOD.next().next()]
+    failures: dict[int, list[str]] = {}
+    # The first candle is not judged: what was before its first trade nobody knows.
+    nothing = {"judged": 0, "undecidable": 0, "refuted": 0}
+    assert judged(0, [candle()], shifted(0)) == nothing | {"waiting": 1}
+    wrong = candle(60, volume=Decimal("3.2000001"), trade_count=5)
+    assert judged(1, [wrong], shifted(1)) == nothing | {"waiting": 1, "undecidable": 1}
+    assert judged(2, [candle(120)], shifted(2)) == {"judged": 1, "waiting": 1, "undecidable": 0, "refuted": 1}
+    assert failures == {0: [], 1: [], 2: ["1m 2026-11-20T04:01:00Z volume", "candles_refuted"]}
+    state = log.load(config.layout)
+    entry = state.entry("hour", EXCHANGE, "kline", periods[2].label)
+    assert entry is not None
+    assert (entry.condition, len(entry.failed)) == ("degraded", 2)
+    assert "1m 2026-11-20T04:01:00Z volume" in entry.failed[0]
+
+
+def test_bounds_of_the_clock_are_configured(tmp_path: Path) -> None:
+    late = [dict(row) for row in healthy("book_ticker")]
+    for row in late:
+        row["received_time"] = row["event_time"] - timedelta(milliseconds=100)
+    for bounds, condition, said in (
+        ({}, "available", 2),
+        ({"clock_warn": "200ms"}, "available", 0),
+        ({"clock_fail": "90ms"}, "degraded", 2),
+    ):
+        config = load_config(data_dir=tmp_path / "data", archive={"period": "1m"}, quality=bounds)
+        stage(config, {"book_ticker": late})
+        judgement = validate(config.layout, config, EXCHANGE, PERIOD)
+        assert (judgement.condition, len(judgement.warnings)) == (condition, said)
