@@ -167,7 +167,7 @@ def _note_conflicts(work: Work, symbol: str, table: pa.Table, result: Stitched) 
 
 
 def _without_repeated(work: Work, symbol: str, table: pa.Table, tail: Tail | None) -> tuple[pa.Table, int]:
-    """Drop rows without venue time whose id the period before has: two writers received them on either side."""
+    """Drop rows without venue time whose key the period before has: two writers received them on either side."""
     channel, before = work.channel, work.before_file
     if channel.id_column is None or not channel.time or before is None or tail is None or not table.num_rows:
         return table, 0
@@ -176,20 +176,30 @@ def _without_repeated(work: Work, symbol: str, table: pa.Table, tail: Tail | Non
         timeless &= column(table, name).is_null().to_numpy(zero_copy_only=False)
     if not timeless.any():
         return table, 0
-    known = _ids_before(work, symbol, before)
+    known = _keys_before(work, symbol, before)
     ids = codes(column(table, channel.id_column))
-    repeated = timeless & np.isin(ids, known)
+    repeated = timeless & np.isin(ids, codes(column(known, channel.id_column)))
     repeated[: work.in_day.get(symbol, 0)] = False
+    if len(channel.key) > 1 and repeated.any():
+        # The id alone does not tell: of a quiet book two snapshots, a minute apart, bear the same one.
+        keys = set(_keys(known, channel.key))
+        candidates = np.flatnonzero(repeated)
+        own = _keys(table.take(pa.array(candidates)), channel.key)
+        repeated[candidates] = [key in keys for key in own]
     return (table.filter(pa.array(~repeated)), int(repeated.sum())) if repeated.any() else (table, 0)
 
 
-def _ids_before(work: Work, symbol: str, file: ArchiveFile) -> np.ndarray[Any, np.dtype[np.int64]]:
-    path, name = work.layout.archived(file.path), work.channel.id_column
+def _keys(table: pa.Table, names: tuple[str, ...]) -> list[tuple[Any, ...]]:
+    return list(zip(*(column(table, name).to_pylist() for name in names), strict=True))
+
+
+def _keys_before(work: Work, symbol: str, file: ArchiveFile) -> pa.Table:
+    path, names = work.layout.archived(file.path), list(work.channel.key)
     if symbol not in file.symbols or not path.exists():
-        return np.zeros(0, np.int64)
+        return work.channel.schema.empty_table().select(names)
     groups = list(range(*file.symbols[symbol].row_groups))
     with pq.ParquetFile(path) as parquet:
-        return codes(column(parquet.read_row_groups(groups, columns=[name]), str(name)))
+        return parquet.read_row_groups(groups, columns=names)
 
 
 def add_silent_symbols(work: Work) -> None:

@@ -267,3 +267,44 @@ def test_many_symbols_are_read_in_batches_with_the_same_result(tmp_path: Path, m
         host.seal("a", {"depth_diff": sorted(rows, key=lambda row: str(row["received_time"]))})
         results.append([file.sha256 for file in run(host).drafts[0].add])
     assert results[0] == results[1]
+
+
+def timeless_snapshot(period: Period, requested: timedelta, last_update_id: int, writer: str) -> dict[str, object]:
+    """A whole book as spot gives it: without a time of the venue's."""
+    return {
+        "received_time": period.start + requested + timedelta(milliseconds=40), "event_time": None, "symbol": "BTCUSDT",
+        "instance": writer, "source": "rest", "transaction_time": None, "request_time": period.start + requested,
+        "last_update_id": last_update_id, "limit": 100, "bid_prices": [1.0], "bid_sizes": [1.0], "ask_prices": [2.0],
+        "ask_sizes": [1.0],
+    }  # fmt: skip
+
+
+def test_every_snapshot_of_a_book_that_stands_still_is_kept(host: Host) -> None:
+    following = HOUR.next()
+    for period in (HOUR, following):
+        row = timeless_snapshot(period, timedelta(seconds=2), 7, "rest-x")
+        host.seal("rest-x", {"depth_snapshot": [row]}, period=period)
+        run(host, period)
+        publish(host, period)
+    kept = [table(host, "depth_snapshot", period, "depth_snapshot") for period in (HOUR, following)]
+    assert [[row["request_time"] for row in rows] for rows in kept] == [
+        [period.start + timedelta(seconds=2)] for period in (HOUR, following)
+    ]
+
+
+def test_a_row_without_venue_time_that_two_writers_received_in_two_hours_is_kept_once(host: Host) -> None:
+    following = HOUR.next()
+    ticker = {
+        "event_time": None, "symbol": "BTCUSDT", "source": "stream", "transaction_time": None, "update_id": 5,
+        "bid_price": 1.0, "bid_size": 1.0, "ask_price": 2.0, "ask_size": 1.0,
+    }  # fmt: skip
+    early = ticker | {"instance": "a", "received_time": following.start - timedelta(milliseconds=1)}
+    late = ticker | {"instance": "b", "received_time": following.start + timedelta(milliseconds=1)}
+    host.seal("a", {"book_ticker": [early]})
+    run(host)
+    publish(host)
+    host.seal("b", {"book_ticker": [late, late | {"update_id": 6}]}, period=following)
+    run(host, following)
+    publish(host, following)
+    assert [row["update_id"] for row in table(host, "book_ticker", HOUR, "book_ticker")] == [5]
+    assert [row["update_id"] for row in table(host, "book_ticker", following, "book_ticker")] == [6]
