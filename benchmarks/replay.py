@@ -167,6 +167,11 @@ def questions(rows: dict[str, pa.Table], folder: Path) -> None:
         "vault.book at its end (warm)",
         f"{best(3, lambda: vault.book(VENUE, SYMBOL, last), time.perf_counter) * 1e3:.0f} ms",
     )
+    question = f"SELECT * FROM book_at('{VENUE}', '{SYMBOL}', TIMESTAMPTZ '{middle.isoformat()}')"
+    show(
+        "SQL book_at, 10 % into it (warm)",
+        f"{best(3, lambda: vault.sql(question).fetchall(), time.perf_counter) * 1e3:.0f} ms",
+    )
     for every in ("1s", "100ms"):
         taken = best(2, lambda every=every: vault.books(VENUE, SYMBOL, first, last, every=every).read_all())  # type: ignore[misc]
         show(f"vault.books every {every}, depth 20", f"{levels / taken / 1e6:.1f} M levels/s", f"{taken:.2f} s")

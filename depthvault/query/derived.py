@@ -97,16 +97,21 @@ WITH seeds AS (
     FROM depth_diff
     WHERE is_snapshot AND exchange = which_exchange AND symbol = which_symbol
       AND received_time >= at_time::TIMESTAMPTZ - lookback AND received_time <= at_time::TIMESTAMPTZ
-), seed AS (
+), seed AS MATERIALIZED (
     SELECT * FROM seeds ORDER BY received_time DESC, id DESC LIMIT 1
-), changes AS (
-    SELECT depth_diff.*, seed.id AS seed_id,
-           lag(final_update_id) OVER (ORDER BY epoch, final_update_id) AS last_id
+), changes AS MATERIALIZED (
+    -- Read once, for it is asked three times below; the levels stay out of the sort by id.
+    SELECT epoch, first_update_id, final_update_id, prev_final_update_id, seed.id AS seed_id, depth_diff.bid_prices,
+           depth_diff.bid_sizes, depth_diff.ask_prices, depth_diff.ask_sizes
     FROM depth_diff, seed
     WHERE NOT is_snapshot AND exchange = which_exchange AND symbol = which_symbol
       AND depth_diff.received_time >= at_time::TIMESTAMPTZ - lookback - INTERVAL 1 MINUTE
       AND depth_diff.received_time <= at_time::TIMESTAMPTZ
       AND final_update_id > seed.id
+), chained AS (
+    SELECT epoch, first_update_id, final_update_id, prev_final_update_id, seed_id,
+           lag(final_update_id) OVER (ORDER BY epoch, final_update_id) AS last_id
+    FROM changes
 ), provenance AS (
     -- A chain is whole when each event names the one before (prev_final_update_id), or, where the venue has no such
     -- id, begins right after it. The first one must begin at or before the snapshot's end.
@@ -115,18 +120,23 @@ WITH seeds AS (
                WHEN last_id IS NULL THEN coalesce(prev_final_update_id, first_update_id - 1, final_update_id) > seed_id
                WHEN prev_final_update_id IS NULL THEN coalesce(first_update_id <> last_id + 1, true)
                ELSE prev_final_update_id <> last_id END) OR count(DISTINCT epoch) > 1, false) AS gap_crossed
-    FROM changes
+    FROM chained
 ), levels AS (
     SELECT 'bid' AS side, unnest(bid_prices) AS price, unnest(bid_sizes) AS size, id FROM seed
     UNION ALL SELECT 'ask', unnest(ask_prices), unnest(ask_sizes), id FROM seed
     UNION ALL SELECT 'bid', unnest(bid_prices), unnest(bid_sizes), final_update_id FROM changes
     UNION ALL SELECT 'ask', unnest(ask_prices), unnest(ask_sizes), final_update_id FROM changes
-), standing AS (
+), standing AS MATERIALIZED (
     SELECT side, price, arg_max(size, id) AS size FROM levels GROUP BY ALL HAVING arg_max(size, id) > 0
+), counted AS (
+    -- One window over both sides takes a fraction of one partitioned by side.
+    SELECT *, row_number() OVER (ORDER BY side DESC, CASE side WHEN 'bid' THEN -price ELSE price END)
+              - CASE side WHEN 'bid' THEN 0 ELSE (SELECT count(*) FROM standing WHERE side = 'bid') END AS level
+    FROM standing
 )
-SELECT side, row_number() OVER (PARTITION BY side ORDER BY CASE side WHEN 'bid' THEN -price ELSE price END) AS level,
-       price, size, seed.received_time AS snapshot_time, seed.id AS snapshot_update_id, diffs_applied, gap_crossed
-FROM standing, seed, provenance
+SELECT side, level, price, size, seed.received_time AS snapshot_time, seed.id AS snapshot_update_id, diffs_applied,
+       gap_crossed
+FROM counted, seed, provenance
 ORDER BY side DESC, level
 )"""
 
