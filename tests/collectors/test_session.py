@@ -66,14 +66,14 @@ def test_quicktest_writes_csv_and_judges_in_plain_words(site: Site) -> None:
 
 
 def test_watch_shows_a_book_and_leaves_nothing_behind(site: Site) -> None:
-    said = site.run("watch", "binance_futures", "BTCUSDT", "--depth", "3", "--duration", "4s")
+    said = site.run("watch", "binance_futures", "BTCUSDT", "--depth", "3", "--duration", "7s")
     assert "spread" in said
     assert "not kept" in said
     assert not (site.data / "journal").exists()
 
 
 def test_watch_on_lighter_needs_no_rest_snapshot(site: Site) -> None:
-    said = site.run("watch", "lighter", "ETH", "--depth", "3", "--duration", "4s")
+    said = site.run("watch", "lighter", "ETH", "--depth", "3", "--duration", "7s")
     assert "spread" in said
 
 
