@@ -36,9 +36,12 @@ _EVENT_KINDS = (
     "clock", "environment", "malformed", "flush",
 )  # fmt: skip
 
-# A case is taken only where its condition holds; a filter does not keep JSON from being read.
+# What is known of the clock: an answer that took long may be off by half of that. A case is taken only where its
+# condition holds; a filter does not keep JSON from being read.
+_OFFSET, _ROUND_TRIP = (f"(detail ->> '$.reference.{name}')::double" for name in ("offset_s", "round_trip_s"))
 _CLOCK_OFFSET = (
-    "case when kind = 'clock' and json_valid(detail) then abs((detail ->> '$.reference.offset_s')::double) end"
+    f"case when kind = 'clock' and json_valid(detail)"
+    f" then abs({_OFFSET}) - least(abs({_OFFSET}), coalesce({_ROUND_TRIP}, 0) / 2) end"
 )
 
 # An event's levels are the book's after it, so that the ones with a size must not cross. Lists are only taken apart

@@ -85,8 +85,8 @@ _CONTINUITY = (
     _zero("gaps_open", "nothing is missing that was not bridged or refilled"),
 )
 _TIMES = Rule("time_regression_ms", 0, 0, "the venue's times do not step back along the chain", optional=True)
-# Of single fills no venue says that their ids are in the order of their times.
-_TIMES_TOLD = Rule("time_regression_ms", 0, 0, _TIMES.meaning, optional=True, warns=True)
+# Of single fills no venue says that their ids are in the order of their times; some round times to the millisecond.
+_TIMES_TOLD = Rule("time_regression_ms", 0, 1, _TIMES.meaning, optional=True, warns=True)
 _AUDIT = Rule("audit_mismatched", 0, 0, "diffs replayed from a snapshot give the next one", optional=True)
 _LEVELS = _zero("uneven_levels", "each price has its size")
 _CROSSED = _zero("crossed", "the best bid is below the best ask")

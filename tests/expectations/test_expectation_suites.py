@@ -91,9 +91,9 @@ def late(seconds: float) -> Callable[[Rows], Rows]:
     return change
 
 
-def clock(offset_s: float) -> Callable[[Rows], Rows]:
-    detail = json.dumps({"reference": {"source": "time.example", "offset_s": offset_s}, "venue": None})
-    return put(7, kind="clock", detail=detail)
+def clock(offset_s: float, **more: float) -> Callable[[Rows], Rows]:
+    reference = {"source": "time.example", "offset_s": offset_s, **more}
+    return put(7, kind="clock", detail=json.dumps({"reference": reference, "venue": None}))
 
 
 def sent_late(channel: str) -> tuple[tuple[str, Callable[[Rows], Rows], str], ...]:
@@ -441,8 +441,8 @@ def test_a_few_early_frames_are_a_clock_s_and_one_is_not(tmp_path: Path) -> None
 
 
 def test_a_clock_that_is_measured_to_be_off_is_worth_a_word_and_then_a_failure(tmp_path: Path) -> None:
-    def told(offset_s: float, bounds: Bounds = DEFAULT_BOUNDS) -> tuple[set[str], set[str]]:
-        rows = [clock(offset_s)([dict(row) for row in healthy("collector_event")])[7] | {"symbol": ""}]
+    def told(offset_s: float, bounds: Bounds = DEFAULT_BOUNDS, **more: float) -> tuple[set[str], set[str]]:
+        rows = [clock(offset_s, **more)([dict(row) for row in healthy("collector_event")])[7] | {"symbol": ""}]
         judgement = judged(tmp_path, rows, "collector_event", bounds=bounds)
         return {check.metric for check in judgement.failures}, {check.metric for check in judgement.warnings}
 
@@ -450,6 +450,9 @@ def test_a_clock_that_is_measured_to_be_off_is_worth_a_word_and_then_a_failure(t
     assert told(-0.051) == (set(), {"clock_mean_ms"})
     assert told(1.0) == (set(), {"clock_mean_ms"})
     assert told(-1.5) == ({"clock_worst_ms"}, {"clock_mean_ms"})
+    # an answer that took three seconds may be off by one and a half
+    assert told(-1.5, round_trip_s=3.0) == told(1.5, round_trip_s=9.0) == (set(), set())
+    assert told(-1.5, round_trip_s=2.0) == (set(), {"clock_mean_ms"})
     assert told(-1.5, Bounds(clock_warn_ms=2_000, clock_fail_ms=3_000)) == (set(), set())
     assert told(0.02, Bounds(clock_warn_ms=1, clock_fail_ms=10)) == ({"clock_worst_ms"}, {"clock_mean_ms"})
 
