@@ -62,7 +62,8 @@ _SPECIFIC: Mapping[str, Mapping[str, str]] = {
     },
     "depth_snapshot": {
         "crossed": "count(*) filter (bid_prices[1] >= ask_prices[1])",
-        "one_sided": "count(*) filter (len(bid_prices) = 0 or len(ask_prices) = 0)",
+        # A venue that was asked for all levels (`limit` 2147483647) has markets in which one side says nothing.
+        "one_sided": ('count(*) filter ((len(bid_prices) = 0 or len(ask_prices) = 0) and "limit" < 2147483647)'),
         "over_limit": 'count(*) filter (len(bid_prices) > "limit" or len(ask_prices) > "limit")',
         "largest_interval_seconds": "max(case when same then epoch_us(request_time) - previous_request end) / 1e6",
     },

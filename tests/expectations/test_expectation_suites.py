@@ -475,6 +475,11 @@ def test_a_level_that_is_taken_away_crosses_nothing(tmp_path: Path) -> None:
     assert failed(judged(tmp_path, put(4, **levels)(healthy("depth_diff")), "depth_diff")) == set()
 
 
+def test_a_book_that_was_asked_for_whole_may_have_an_empty_side(tmp_path: Path) -> None:
+    empty = put(4, bid_prices=[], bid_sizes=[], limit=2**31 - 1)(healthy("depth_snapshot"))
+    assert failed(judged(tmp_path, empty, "depth_snapshot")) == set()
+
+
 @pytest.mark.parametrize("channel", ["depth_diff", "depth_snapshot"])
 @pytest.mark.parametrize("kind", ["missing", "extra", "different"])
 def test_a_book_that_the_next_snapshot_refutes_fails(channel: str, kind: str, tmp_path: Path) -> None:
