@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
 
 from depthvault.archive.manifest import (
     ArchiveFile,
@@ -64,6 +63,8 @@ def path_of(layout: Layout) -> Path:
 
 def encode(state: ArchiveState) -> bytes:
     """The checkpoint of `state`."""
+    import pyarrow as pa  # only where there is a checkpoint: loading it takes as long as folding 5,000 manifests
+
     places = {unit: place for place, unit in enumerate(state.current)}
     added = {file.path for entry in state.current.values() for file in entry.add}
     inputs = {(source.path, source.sha256) for entry in state.current.values() for source in entry.inputs}
@@ -87,6 +88,8 @@ def decode(data: bytes) -> ArchiveState | None:
         return None
     if body[:_DIGEST] != _SHAPE:
         return None
+    import pyarrow as pa
+
     size = int.from_bytes(body[_DIGEST : _DIGEST + 8], "little")
     plain = pa.decompress(body[_DIGEST + 8 :], decompressed_size=size, codec="zstd", asbytes=True)
     with _without_collector():

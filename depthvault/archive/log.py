@@ -12,15 +12,18 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from depthvault.archive import checkpoint
 from depthvault.archive.manifest import ArchiveState, Entry, decode, encode
-from depthvault.archive.store import Store
 from depthvault.durable import create_exclusive, make_directories, write_atomic
 from depthvault.errors import ChainError
 from depthvault.layout import Layout
+
+if TYPE_CHECKING:
+    from depthvault.archive.store import Store  # it loads boto3, which most who read the log do without
 
 _READERS = 8
 SUMS_KEY = "SHA256SUMS"
