@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from depthvault.durable import sha256_file
 from depthvault.schemas import CHANNELS, QUALITY
 from expectations import Check, Judgement, Ledger, Subject, examine
 from expectations.candles import AGGREGATIONS, MOST_NAMED, Aggregation, TradeFiles, _units
+from simulator.config import SimulatorConfig
+from simulator.testing import START_MS, running
+from tests.depthvault.exchanges.recordings import frames_of, venue
 from tests.expectations.healthy_periods import PERIOD, moment
 
 SPOT, FUTURES = AGGREGATIONS["binance_spot"], AGGREGATIONS["binance_futures"]
@@ -344,3 +347,48 @@ def test_doubles_become_the_decimals_they_stand_for() -> None:
     whole, fraction = _units(values)
     expected = [int(Decimal(text).scaleb(8)) for text in texts]
     assert [int(a) * 10**8 + int(b) for a, b in zip(whole, fraction, strict=True)] == expected
+
+
+MINUTE_MS = 60_000
+
+
+@pytest.mark.parametrize("name", AGGREGATIONS)
+async def test_candles_of_a_simulated_market_are_the_sums_of_its_trades(name: str, tmp_path: Path) -> None:
+    """Frames as a venue generates them, through its decoder: every candle holds, and a lost fill refutes its own."""
+    start_ms = START_MS // MINUTE_MS * MINUTE_MS
+    config = SimulatorConfig(
+        symbols=3, truth=tmp_path / "truth", manual_clock=True, start_ms=start_ms, seed=5, venues=(name,)
+    )
+    async with running(config) as simulator:
+        simulator.control.advance(190)
+        truth = simulator.truth()
+        generated = {"kline": list(truth.events(name, "kline_1m")), "agg_trade": list(truth.events(name, "aggTrade"))}
+    exchange = venue(name)
+    rows: dict[str, Rows] = {}
+    for channel, events in generated.items():
+        stream = "@kline_1m" if channel == "kline" else "@aggTrade"
+        bodies = [
+            b'{"stream":"' + (one.symbol.lower() + stream).encode() + b'","data":' + one.payload + b"}"
+            for one in events
+        ]
+        decoded = exchange.decode(channel, frames_of(exchange, bodies)[channel], "a")
+        assert decoded.rejected == []
+        rows[channel] = sorted(decoded.rows.to_pylist(), key=lambda row: row["symbol"])
+    symbols = {row["symbol"] for row in rows["kline"]}
+    tails = {symbol: min(row["agg_trade_id"] for row in rows["agg_trade"] if row["symbol"] == symbol) - 1
+             for symbol in symbols}  # fmt: skip
+    rule, since = AGGREGATIONS[name], datetime.fromtimestamp(start_ms / 1000 - 60, UTC)
+
+    def counts() -> dict[str, dict[str, float | None]]:
+        judgement = judged(tmp_path, rows["kline"], rows["agg_trade"], rule, tails=tails, since=since)
+        return {symbol: counted(judgement, symbol) for symbol in symbols}
+
+    assert len(symbols) == 3
+    assert counts() == dict.fromkeys(symbols, ok(3))
+    # a trade in the middle of a minute is told with thrice its quantity
+    victim = rows["kline"][0]["symbol"]
+    mine = [row for row in rows["agg_trade"] if row["symbol"] == victim]
+    middle = [row for row in mine if 70 <= row["transaction_time"].timestamp() - start_ms / 1000 < 110]
+    wrong = max(middle, key=lambda row: row["quantity"])
+    wrong["quantity"] *= 3
+    assert counts() == dict.fromkeys(symbols - {victim}, ok(3)) | {victim: ok(3, refuted=1)}
