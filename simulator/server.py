@@ -34,6 +34,8 @@ from simulator.venue import Venue
 
 __all__ = ["Simulator", "SimulatorConfig", "run", "serve"]
 
+CATCH_UP_STEP_MS = 100
+"""How much of missed time is made up for before the sockets are looked at again."""
 MAX_CATCH_UP_MS = 5_000
 """A machine that was asleep longer than this does not generate the missed time."""
 
@@ -116,7 +118,8 @@ class Simulator:
             due = origin_ms + int((loop.time() - origin) * 1000 * speed)
             if due - self._virtual_ms > MAX_CATCH_UP_MS * max(1.0, speed):
                 self._virtual_ms = due // TICK_MS * TICK_MS - TICK_MS
-            self.step_to(due)
+            # A little at a time: clients that come or go meanwhile must not wait until all is caught up with.
+            self.step_to(min(due, self._virtual_ms + int(CATCH_UP_STEP_MS * max(1.0, speed))))
             next_tick = origin + (self._virtual_ms + TICK_MS - origin_ms) / 1000 / speed
             await asyncio.sleep(max(0.0, next_tick - loop.time()))
 

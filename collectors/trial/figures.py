@@ -11,10 +11,11 @@ import numpy as np
 from collectors.trial.stage import Recorded, Sample
 
 WARM_UP = 60.0
-"""Seconds after a collector's start that say nothing about its memory: modules, books and caches are filling."""
+"""Seconds after a collector's start that say nothing about its memory; neither does the first half of its life: books,
+buffers and caches are filling."""
 JUDGED = 300.0
 """Seconds beyond the warm-up that memory must have been watched for before it can be called flat, or not."""
-FLAT = 0.02
+FLAT = 0.03
 """Share of its memory by which a collector may grow in ten minutes and still be called flat."""
 
 
@@ -22,7 +23,8 @@ class Cost(msgspec.Struct):
     """One collector (an exchange's instance), all of its processes taken together.
 
     frames, cpu: of the time after the first seconds, so that a start is not counted. rss_start, rss_max: bytes, of the
-    longest-lived process, from the warm-up on. slope: bytes a minute. watched: seconds that the slope was watched for.
+    longest-lived process, from the warm-up on. slope: bytes a minute. watched: seconds that the slope was watched for,
+    the second half of that process's life.
     """
 
     exchange: str
@@ -78,7 +80,7 @@ def _add(cost: Cost, samples: list[Sample]) -> None:
         cost.cpu += last.cpu - first.cpu
         cost.seconds += last.uptime - first.uptime
     cost.rss_max = max(cost.rss_max, *(sample.rss for sample in samples))
-    warm = [sample for sample in samples if sample.uptime >= WARM_UP]
+    warm = [sample for sample in samples if sample.uptime >= max(WARM_UP, samples[-1].uptime / 2)]
     watched = warm[-1].uptime - warm[0].uptime if warm else 0.0
     if watched > cost.watched:
         cost.watched, cost.rss_start = watched, warm[0].rss

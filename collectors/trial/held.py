@@ -61,6 +61,16 @@ class Held:
     damage: int = 0
     last_ns: dict[tuple[str, str], int] = field(default_factory=dict)
 
+    def last_receipt(self, without: str, before_ns: int) -> int | None:
+        """When anybody but the writer `without` received an event last, before a moment; None: nobody did."""
+        latest = None
+        for frames in self.streams.values():
+            _, received, owners = frames.arrays()
+            others = received[(received < before_ns) & (owners != self.writers.index(without))]
+            if others.size:
+                latest = max(latest or 0, int(others.max()))
+        return latest
+
 
 def held(layout: Layout, venue: str) -> Held:
     """Read all journals of `venue`."""

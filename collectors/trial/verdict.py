@@ -43,12 +43,15 @@ class Verdict:
         return sum((judged.deliveries.kinds for judged in self.judged.values()), Counter())
 
     def kill_losses(self) -> list[float]:
-        """Seconds between the last row that a killed collector left in its journal and the SIGKILL."""
+        """Seconds of frames that each SIGKILL cost: from the last row in the journal of the one that was killed to the
+        last event that its partner received before the signal (without a partner: to the signal)."""
         found = []
         for stroke in self.recorded.strokes:
-            last = self.judged[stroke.exchange].held.last_ns.get((stroke.writer, stroke.journal))
+            journals = self.judged[stroke.exchange].held
+            last = journals.last_ns.get((stroke.writer, stroke.journal))
             if stroke.signal == "SIGKILL" and last:
-                found.append(max(0.0, (stroke.time_ns - last) / 1e9))
+                until = journals.last_receipt(stroke.writer, stroke.time_ns) or stroke.time_ns
+                found.append(max(0.0, (until - last) / 1e9))
         return found
 
     def problems(self) -> list[str]:
@@ -79,7 +82,7 @@ class Verdict:
                 )
         worst = max(self.kill_losses(), default=0.0)
         if worst > FLUSH_SECONDS + LATE_SECONDS:
-            found.append(f"SIGKILL cost {worst:.2f} s of frames, more than flush_interval allows")
+            found.append(f"a SIGKILL cost {worst:.2f} s of frames, more than the flush interval allows")
         return found
 
     def to_json(self) -> bytes:

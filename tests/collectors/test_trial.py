@@ -200,7 +200,7 @@ def test_without_ids_a_hole_is_declared_by_a_time_between_its_neighbours() -> No
 @pytest.mark.parametrize(("grows", "flat"), [(0.0, True), (1.0, False)])
 def test_memory_that_grows_steadily_is_not_flat(grows: float, flat: bool) -> None:
     samples = []
-    for second in range(600):
+    for second in range(900):
         rss = round((100 + grows * second / 60) * 2**20)
         frames = 1000 * second
         samples.append(Sample("binance_spot", "a", 7, second, second, rss, frames / 50_000, frames, 10 * frames, 1.0))
@@ -209,7 +209,7 @@ def test_memory_that_grows_steadily_is_not_flat(grows: float, flat: bool) -> Non
     assert cost.slope / 2**20 == pytest.approx(grows, abs=0.01)
     assert cost.microseconds == pytest.approx(20.0)
     assert cost.rate == pytest.approx(1000.0)
-    (short,) = costs(Recorded(plan={}, samples=samples[:200]))
+    (short,) = costs(Recorded(plan={}, samples=samples[:500]))
     assert short.is_flat is None, "too short to say"
 
 
