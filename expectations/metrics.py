@@ -168,7 +168,6 @@ def _bad_values(columns: tuple[Column, ...]) -> tuple[str, str]:
 def _statement(channel: Channel, period: Period) -> str:
     columns = {column.name: column for column in channel.columns}
     stepped = f"(previous_time - epoch_us({venue_time(channel)}))"
-    lag = "(epoch_us(received_time) - epoch_us(event_time))"
     bad_price, bad_size = _bad_values(channel.columns)
     required = [_quoted(column.name) for column in channel.columns if not column.nullable]
     order = ", ".join(_quoted(name) for name in channel.order)
@@ -201,14 +200,6 @@ def _statement(channel: Channel, period: Period) -> str:
             if "event_time" in channel.time
             else "null"
         ),
-        **(
-            {
-                name: f"quantile_disc({lag}, {share}) filter (source = 'stream' and event_time is not null) / 1e3"
-                for name, share in (("lag_p01_ms", 0.01), ("lag_p50_ms", 0.5), ("lag_p99_ms", 0.99))
-            }
-            if "event_time" in channel.time
-            else {}
-        ),
         # Within one stream the venue's times never step back (measured on futures and spot recordings).
         "time_regression_ms": (
             f"max(case when same and {stepped} > 0 then {stepped} else 0 end) / 1e3"
@@ -239,6 +230,30 @@ select symbol, sum(copies - 1)::bigint from (
 ) group by symbol"""  # noqa: S608 - names come from the data dictionary, the path is a parameter
 
 
+_SHARES = {"lag_p01_ms": 0.01, "lag_p50_ms": 0.5, "lag_p99_ms": 0.99}
+_MOST_LAG_MS = 60_000
+# Counted by the millisecond, up to a minute: the memory for that does not grow with the rows.
+_LAGS = f"""
+select symbol, least(greatest(floor((epoch_us(received_time) - epoch_us(event_time)) / 1000.0), -{_MOST_LAG_MS}),
+  {_MOST_LAG_MS}) as lag, count(*)
+from read_parquet($path) where source = 'stream' and event_time is not null
+group by all order by all"""  # noqa: S608 - only a constant of this module is put in
+
+
+def _lag_shares(counts: list[tuple[float, int]]) -> Metrics:
+    """Percentiles of (ms, rows), ascending; whole ms, rounded down."""
+    total = sum(rows for _, rows in counts)
+    metrics: Metrics = {}
+    for name, share in _SHARES.items():
+        seen = 0
+        for lag, rows in counts:
+            seen += rows
+            if seen >= share * total:
+                metrics[name] = float(lag)
+                break
+    return metrics
+
+
 def measure(connection: duckdb.DuckDBPyConnection, path: Path, channel: str, period: Period) -> dict[str, Metrics]:
     """The metrics of the file at `path` by symbol. The file must have the channel's columns (see `schema_faults`)."""
     definition = CHANNELS[channel]
@@ -250,6 +265,12 @@ def measure(connection: duckdb.DuckDBPyConnection, path: Path, channel: str, per
         metrics["" if symbol is None else symbol] = dict(zip(names, numbers, strict=True))
     for symbol, copies in connection.execute(_duplicates(definition), {"path": str(path)}).fetchall():
         metrics["" if symbol is None else symbol]["duplicates"] = float(copies)
+    if "event_time" in definition.time:
+        lags: dict[str, list[tuple[float, int]]] = {}
+        for symbol, lag, rows in connection.execute(_LAGS, {"path": str(path)}).fetchall():
+            lags.setdefault("" if symbol is None else symbol, []).append((lag, rows))
+        for symbol, one in metrics.items():
+            one |= dict.fromkeys(_SHARES) | _lag_shares(lags.get(symbol, []))
     return metrics
 
 
