@@ -122,6 +122,8 @@ def register(app: typer.Typer) -> None:
             console.print(str(judgement), soft_wrap=True)
             for check in judgement.failures:
                 console.print(f"  [yellow]{check.channel} {check}[/]", soft_wrap=True)
+            for line in judgement.warned():
+                console.print(f"  {line}", soft_wrap=True, markup=False)
         if not units:
             console.print("nothing to validate")
 
