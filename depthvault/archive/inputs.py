@@ -134,15 +134,20 @@ def listening(
         whole = Span(period.start_ns, period.end_ns)
         found |= {(receipt.writer, link.journal, link.connection): (receipt, link) for link in receipt.connections}
         for region in receipt.damage:
+            if region.kind == "torn":
+                continue  # the last write of a process that was killed: that its connections ended in a crash says it
             begun = ns_from_datetime(layout.journal_start(layout.root / region.path))
             start = begun if region.from_ns is None else region.from_ns
             end = max(start, whole.end) if region.until_ns is None else region.until_ns
             damage.append(Damage(receipt.writer, "damaged", Span(start, end)))
         for rows in receipt.dropped:
             damage.append(Damage(receipt.writer, "damaged", Span(rows.from_ns, rows.until_ns)))
-        for channel, count in receipt.rejected.items():
-            if count:
-                damage.append(Damage(receipt.writer, "malformed", whole, channel))
+        for frame in receipt.malformed:
+            damage.append(Damage(receipt.writer, "malformed", Span(frame.at_ns, frame.at_ns), frame.channel))
+        rejected = {name: count for name, count in receipt.rejected.items() if name != "collector_event"}
+        if len(receipt.malformed) < sum(rejected.values()):  # more than a receipt tells one by one
+            for channel in rejected:
+                damage.append(Damage(receipt.writer, "malformed", whole, "" if channel == "frame" else channel))
     resumed = {  # a connection goes on in the next journal file of its writer
         (receipt.writer, link.connection, link.journal): link.opened_ns
         for receipt, link in found.values()

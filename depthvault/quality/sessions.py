@@ -45,7 +45,7 @@ class Damage:
     """Journal records of one writer that could not be read, or frames that could not be decoded.
 
     kind: `damaged` or `malformed`. The span is when they were received, as far as their neighbours tell. channel: of
-    malformed frames.
+    malformed frames; empty when it is not known.
     """
 
     writer: str
@@ -105,7 +105,7 @@ def _cause_of_writer(
     spans = union(span for session in heard for span in session.listened(channel, symbol))
     if any(span.start <= window.start and span.end >= window.end for span in spans):
         # Connected throughout: either we could not read what came, or a healthy connection skipped ids.
-        malformed = any(record.kind == "malformed" and record.channel == channel for record in near)
+        malformed = any(record.kind == "malformed" and record.channel in ("", channel) for record in near)
         return "malformed" if malformed else "venue"
     return "unknown"
 

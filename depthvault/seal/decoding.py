@@ -19,6 +19,7 @@ from depthvault.exchanges.base import Decoded, Exchange, FrameKind, Frames
 from depthvault.journal import Kind, Row, json_body, parse_body
 from depthvault.period import Period
 from depthvault.schemas import CHANNELS
+from depthvault.seal.receipts import MOST_MALFORMED, MalformedFrame
 from depthvault.seal.spans import Window
 
 CHUNK_BYTES = 8 << 20
@@ -47,8 +48,19 @@ class Tally:
     """What could not become rows."""
 
     rejected: Counter[str] = field(default_factory=Counter)
+    malformed: list[MalformedFrame] = field(default_factory=list)
     unknown: Counter[str] = field(default_factory=Counter)
     inexact: Counter[str] = field(default_factory=Counter)
+
+    def note(self, frame: MalformedFrame) -> None:
+        """Keep at least the first `MOST_MALFORMED` by time."""
+        self.malformed.append(frame)
+        if len(self.malformed) > 2 * MOST_MALFORMED:
+            self.malformed = self.earliest()
+
+    def earliest(self) -> list[MalformedFrame]:
+        """The first `MOST_MALFORMED` frames that could not be decoded."""
+        return sorted(self.malformed, key=lambda one: (one.at_ns, one.channel))[:MOST_MALFORMED]
 
 
 class WindowDecoder:
@@ -241,6 +253,8 @@ class WindowDecoder:
         if not self._received_in_unit(wall_ns):
             return
         self.tally.rejected[channel] += 1
+        known = "" if channel == UNCLASSIFIED else channel
+        self.tally.note(MalformedFrame(channel=known, at_ns=wall_ns))
         body = json_body(
             channel=None if channel == UNCLASSIFIED else channel,
             journal=self._journal,

@@ -68,6 +68,16 @@ class DroppedRows(msgspec.Struct, frozen=True, kw_only=True):
     until_ns: int
 
 
+MOST_MALFORMED = 1000
+
+
+class MalformedFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """A frame that could not be decoded, and when it was received. channel: empty when not even that is known."""
+
+    channel: str
+    at_ns: int
+
+
 class StreamSpan(msgspec.Struct, frozen=True, kw_only=True):
     """A subscription of a connection. until_ns: null when it lasted as long as the connection."""
 
@@ -100,6 +110,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
     complete: False while the period is running (`seal --all`).
     rejected: undecodable frames by channel (`frame` when not even that is known); they are kept in the journal.
+    malformed: the first `MOST_MALFORMED` of them by time, for the causes of gaps.
     unknown: frames by stream name that is no subscription of ours. inexact: number texts whose double is not the text,
     by channel, in the frames read (frames within the grace before and after the period count in both periods).
     markets: the venue's market number (as text) to symbol, where stream names carry only the number (Lighter).
@@ -121,6 +132,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     software: str
     schema_version: int
     markets: dict[str, str] = {}
+    malformed: list[MalformedFrame] = []
 
     @property
     def inputs(self) -> dict[str, int]:

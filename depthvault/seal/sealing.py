@@ -119,6 +119,7 @@ def _seal(
         software=software,
         schema_version=SCHEMA_VERSION,
         markets={str(number): symbol for number, symbol in decoder.markets.items()},
+        malformed=decoder.tally.earliest(),
     )
     write_receipt(layout, receipt)
     if before is not None:
