@@ -107,6 +107,12 @@ class Simulator:
         for venue in self.venues.values():
             venue.hub.flush()
 
+    def leap(self, time_ms: int) -> None:
+        """One single tick straight to ``time_ms``: nothing lies between. Frames wait in their connections."""
+        self._virtual_ms = time_ms
+        for live in self._live:
+            live.tick(time_ms)
+
     def advance(self, seconds: float) -> None:
         """Move a manual clock forward."""
         self.step_to(self._virtual_ms + round(seconds * 1000))
