@@ -245,9 +245,9 @@ class Day:
             if trades:
                 todo.append(_Act(minute(hour, 48), "drop", "", {"stream": chance.choice(trades), "count": 2}))
             acts += todo if hour < 2 else chance.sample(todo[:5], 3) + todo[5 : 5 + 6] + todo[11:]
-            if hour % 2 and hour + 1 < self.hours:  # across the turn of the hour
+            if hour + 1 < self.hours:  # across the turn of the hour
                 turn = self.start_ms + (hour + 1) * HOUR_MS
-                if hour % 4 == 1:
+                if hour % 2 == 0:
                     acts += self._break(turn - 20_000, one, 45_000)
                 else:
                     acts += [
