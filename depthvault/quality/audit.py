@@ -66,7 +66,7 @@ def _compare(seed: Snapshot, target: Snapshot, chain: Chain, bid: Levels, ask: L
     first = int(np.searchsorted(chain.final, seed.update_id, "right"))
     last = int(np.searchsorted(chain.final, target.update_id, "right"))
     result = Audited(
-        seed.update_id, target.update_id, max(0, last - first), _is_broken(seed, chain, first, last),
+        seed.update_id, target.update_id, max(0, last - first), _is_broken(seed, target, chain, first, last),
         _inner(seed.bid_low, target.bid_low, max), _inner(seed.ask_high, target.ask_high, min),
     )  # fmt: skip
     if result.gap_crossed:
@@ -94,9 +94,14 @@ def _inner(left: float | None, right: float | None, better: Callable[[float, flo
     return better(left, right)
 
 
-def _is_broken(seed: Snapshot, chain: Chain, first: int, last: int) -> bool:
-    """Whether an event is missing between the snapshots. The event after `last` proves that none is at the end."""
-    stop = min(last + 1, chain.final.size)
+def _is_broken(seed: Snapshot, target: Snapshot, chain: Chain, first: int, last: int) -> bool:
+    """Whether an event is missing between the snapshots.
+
+    The event after `last` proves that none is at the end, unless one ends with the very id of the snapshot: then a gap
+    behind it is none between the two.
+    """
+    ends = last > first and int(chain.final[last - 1]) == target.update_id
+    stop = last if ends else min(last + 1, chain.final.size)
     if stop <= first:
         return False
     final = np.maximum.accumulate(np.concatenate(([seed.update_id], chain.final[first : stop - 1])))

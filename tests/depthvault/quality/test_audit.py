@@ -145,6 +145,24 @@ def test_an_event_lost_right_before_the_snapshot_is_a_gap_too() -> None:
     raise AssertionError("no such snapshot")
 
 
+def test_an_event_lost_right_behind_the_snapshot_is_no_gap_before_it() -> None:
+    """Where an event ends with the very id of the snapshot, all before it is known to be there."""
+    for made in map(venue, range(8)):
+        finals = [event[1] for event in made.events]
+        for seed, target in pairwise(made.snapshots):
+            if target.update_id not in finals[:-2] or not between(made, seed, target):
+                continue
+            del made.events[finals.index(target.update_id) + 1]
+            outcomes = made.audit()
+            outcome = next(one for one in outcomes if one.to_update_id == target.update_id)
+            assert outcome.ok
+            assert not outcome.gap_crossed
+            assert outcome.matched > 0
+            assert next(one for one in outcomes if one.from_update_id == target.update_id).gap_crossed
+            return
+    raise AssertionError("no such snapshot")
+
+
 def test_an_event_that_vanished_without_a_trace_in_the_ids_is_a_mismatch() -> None:
     made = venue(2, None)
     seed, target = next(pair for pair in pairwise(made.snapshots) if len(between(made, *pair)) >= 3)
