@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import groupby
 
 import msgspec
@@ -15,16 +15,19 @@ WARM_UP = 60.0
 buffers and caches are filling."""
 JUDGED = 300.0
 """Seconds beyond the warm-up that memory must have been watched for before it can be called flat, or not."""
-FLAT = 0.03
-"""Share of its memory by which a collector may grow in ten minutes and still be called flat."""
+FLAT = 0.02
+"""Share of its memory by which a collector may grow in ten minutes and still be called flat: surely more, by twice the
+standard error, is not flat; an error beyond `VAGUE` says nothing."""
+VAGUE = 0.1
+_BLOCKS = 8
 
 
 class Cost(msgspec.Struct):
     """One collector (an exchange's instance), all of its processes taken together.
 
     frames, cpu: of the time after the first seconds, so that a start is not counted. rss_start, rss_max: bytes, of the
-    longest-lived process, from the warm-up on. slope: bytes a minute. watched: seconds that the slope was watched for,
-    the second half of that process's life.
+    longest-lived process, from the warm-up on. slope, uncertainty: bytes a minute. watched: seconds for which the slope
+    was watched, the second half of that process's life.
     """
 
     exchange: str
@@ -37,6 +40,7 @@ class Cost(msgspec.Struct):
     rss_start: int = 0
     rss_max: int = 0
     slope: float = 0.0
+    uncertainty: float = float("inf")
     watched: float = 0.0
 
     @property
@@ -54,7 +58,9 @@ class Cost(msgspec.Struct):
         """None: not watched for long enough to say."""
         if self.watched < JUDGED:
             return None
-        return self.slope * 10 <= FLAT * self.rss_start
+        if (self.slope - 2 * self.uncertainty) * 10 > FLAT * self.rss_start:
+            return False
+        return True if 20 * self.uncertainty <= VAGUE * self.rss_start else None
 
 
 def costs(recorded: Recorded) -> list[Cost]:
@@ -84,13 +90,19 @@ def _add(cost: Cost, samples: list[Sample]) -> None:
     watched = warm[-1].uptime - warm[0].uptime if warm else 0.0
     if watched > cost.watched:
         cost.watched, cost.rss_start = watched, warm[0].rss
-        cost.slope = _slope(warm)
+        cost.slope, cost.uncertainty = _slope(warm)
 
 
-def _slope(samples: Iterable[Sample]) -> float:
-    """Bytes a minute, by least squares."""
-    pairs = [(sample.uptime / 60, sample.rss) for sample in samples]
-    if len(pairs) < 3:
-        return 0.0
-    minutes, rss = np.array(pairs).T
-    return float(np.polyfit(minutes, rss, 1)[0])
+def _slope(samples: Sequence[Sample]) -> tuple[float, float]:
+    """Bytes a minute by which the floor of the memory rises, and how uncertain that is (standard error).
+
+    What is resident goes up and down by a tenth with every burst that is buffered; a leak raises what is left between.
+    So a line is drawn through the least of each of `_BLOCKS` stretches of time.
+    """
+    if len(samples) < 4 * _BLOCKS:
+        return 0.0, float("inf")
+    blocks = [samples[len(samples) * n // _BLOCKS : len(samples) * (n + 1) // _BLOCKS] for n in range(_BLOCKS)]
+    minutes = np.array([np.mean([sample.uptime for sample in block]) / 60 for block in blocks])
+    floors = np.array([min(sample.rss for sample in block) for block in blocks], np.float64)
+    (slope, _), covariance = np.polyfit(minutes, floors, 1, cov=True)
+    return float(slope), float(np.sqrt(covariance[0, 0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,8 @@ class Verdict:
         for cost in self.costs:
             if cost.is_flat is False:
                 found.append(
-                    f"{cost.exchange} {cost.writer}: memory grew {cost.slope / 2**20:+.2f} MB a minute "
-                    f"from {cost.rss_start / 2**20:.0f} MB"
+                    f"{cost.exchange} {cost.writer}: memory grew {cost.slope / 2**20:+.2f} ± "
+                    f"{cost.uncertainty / 2**20:.2f} MB a minute from {cost.rss_start / 2**20:.0f} MB"
                 )
         worst = max(self.kill_losses(), default=0.0)
         if worst > FLUSH_SECONDS + LATE_SECONDS:
@@ -151,11 +152,12 @@ def costs_of(verdict: Verdict) -> Table:
     for heading in ("starts", "frames", "per s", "CPU each", "memory", "most", "MB/min", "flat"):
         table.add_column(heading, justify="right", no_wrap=True)
     for cost in verdict.costs:
+        slope = f"{cost.slope / 2**20:+.2f}" if math.isfinite(cost.uncertainty) else "-"
         flat = {None: "?", True: "[green]yes[/]", False: "[bold red]no[/]"}[cost.is_flat]
         table.add_row(
             f"{cost.exchange} {cost.writer}", str(cost.processes), f"{cost.frames:,}", f"{cost.rate:,.0f}",
             f"{cost.microseconds:.1f} µs", f"{cost.rss_start / 2**20:.0f} MB" if cost.rss_start else "-",
-            f"{cost.rss_max / 2**20:.0f} MB", f"{cost.slope / 2**20:+.2f}" if cost.watched else "-", flat,
+            f"{cost.rss_max / 2**20:.0f} MB", slope, flat,
         )  # fmt: skip
     return table
 
