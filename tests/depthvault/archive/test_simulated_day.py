@@ -211,7 +211,7 @@ def test_books_replayed_from_snapshot_to_snapshot_agree_level_by_level(archived:
     assert len(audits) > HOURS * 2
     if archived.journals.snapshots:
         assert crossed >= HOURS
-        assert sum(row["undecidable"] for row in audits) > 0
+        assert HOURS < 6 or sum(row["undecidable"] for row in audits) > 0  # some snapshots lie inside an event
         answers = sum(map(len, archived.journals.snapshots.values()))
         assert answers - 2 * HOURS - 2 <= len(audits) <= answers
 
@@ -219,7 +219,7 @@ def test_books_replayed_from_snapshot_to_snapshot_agree_level_by_level(archived:
 def test_a_period_is_degraded_where_something_is_missing_and_nowhere_else(archived: Archived) -> None:
     state = log.load(archived.layout)
     gaps = archived.rows("gaps")
-    missing = {(gap["channel"], gap["period"]) for gap in gaps if gap["status"] not in CLOSED}
+    missing = {(gap["channel"], gap["period"]) for gap in gaps if gap["status"] in ("lost", "open")}
     judged = 0
     for unit in state.current:
         entry = state.entry(*unit)
