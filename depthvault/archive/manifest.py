@@ -23,13 +23,15 @@ class Tail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Where a chain stands at the end of a period, for the check against the next one.
 
     received_us: receipt of the last event, µs since the epoch. final_id: last id of the chain, where the channel has
-    one. epoch: the id epoch. snapshot_id: last in-band snapshot after `final_id` that no event has followed yet.
+    one. epoch: the id epoch. snapshot_id: last in-band snapshot after `final_id` that no event has followed yet;
+    snapshot_us: its receipt.
     """
 
     received_us: int
     final_id: int | None = None
     epoch: int = 0
     snapshot_id: int | None = None
+    snapshot_us: int | None = None
 
 
 class SymbolSpan(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

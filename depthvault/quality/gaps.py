@@ -115,7 +115,7 @@ def _breaks_of_epoch(chain: Chain, tail: Tail | None) -> list[Break]:
     pending: list[tuple[int, int]] = []
     if tail is not None and tail.final_id is not None:
         start_reach, at = tail.final_id, tail.received_us
-        pending = [] if tail.snapshot_id is None else [(tail.snapshot_id, at)]
+        pending = [] if tail.snapshot_id is None else [(tail.snapshot_id, tail.snapshot_us or at)]
     events = np.flatnonzero(~chain.snapshot)
     # What the events before each one reach; an event that starts at or before it leaves no hole.
     reaches = np.maximum.accumulate(np.concatenate((np.array([start_reach], np.int64), chain.final[events])))[:-1]
@@ -157,10 +157,13 @@ def tail_of(chain: Chain, tail: Tail | None) -> Tail | None:
         reach, received = tail.final_id, tail.received_us
     else:
         reach, received = int(snapshots.final[-1]), int(snapshots.received[-1])
-    last = int(snapshots.final.max()) if len(snapshots) else NO_ID
-    if tail is not None and tail.snapshot_id is not None:
-        last = max(last, tail.snapshot_id)
-    return Tail(received, reach, epoch, last if last > reach else None)
+    last, last_us = NO_ID, None
+    if len(snapshots):
+        place = int(np.argmax(snapshots.final))
+        last, last_us = int(snapshots.final[place]), int(snapshots.received[place])
+    if tail is not None and tail.snapshot_id is not None and tail.snapshot_id >= last:
+        last, last_us = tail.snapshot_id, tail.snapshot_us
+    return Tail(received, reach, epoch, last, last_us) if last > reach else Tail(received, reach, epoch)
 
 
 def ledger(
@@ -223,8 +226,9 @@ def _told(name: str, tail: Tail, whole: Sequence[Break]) -> tuple[list[Gap], Tai
             named = hole.last_id + hole.first_id - hole.start  # as the venue's events name their beginning
             filled = Break(tail.final_id, named, hole.last_id, tail.received_us, hole.start_us)
             found.append(Gap(name, filled, "bridged"))
-        snapshot = tail.snapshot_id if tail.snapshot_id is not None and tail.snapshot_id > hole.start else None
-        tail = msgspec.structs.replace(tail, final_id=hole.start, snapshot_id=snapshot)
+        if tail.snapshot_id is not None and tail.snapshot_id <= hole.start:
+            tail = msgspec.structs.replace(tail, snapshot_id=None, snapshot_us=None)
+        tail = msgspec.structs.replace(tail, final_id=hole.start)
     return found, tail
 
 

@@ -113,12 +113,14 @@ def test_a_snapshot_at_the_end_of_a_period_is_judged_by_the_next_event() -> None
     first = chain_of(depth([(10, 5, 10), (30, 0, 30)], snapshots=[30]), DEPTH)
     assert first is not None
     tail = tail_of(first, None)
-    assert tail == Tail(BASE + 10_000, 10, 0, 30)
+    assert tail == Tail(BASE + 10_000, 10, 0, 30, BASE + 30_000)
     resumed = chain_of(depth([(31, 30, 40)]), DEPTH)
     quiet = chain_of(depth([(31, 10, 40)]), DEPTH)
     assert resumed is not None
     assert quiet is not None
-    assert [(hole.last_id, hole.first_id) for hole in breaks(resumed, tail)] == [(10, 30)]
+    (hole,) = breaks(resumed, tail)
+    assert (hole.last_id, hole.first_id) == (10, 30)
+    assert (hole.start_us, hole.end_us) == (BASE + 10_000, BASE + 30_000), "it ends where the snapshot came"
     assert breaks(quiet, tail) == []
 
 
