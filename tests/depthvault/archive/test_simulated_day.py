@@ -236,7 +236,9 @@ def test_a_period_is_degraded_where_something_is_missing_and_nowhere_else(archiv
             if entry.channel != "depth_snapshot"
         ]
         is_whole = (entry.channel, start) not in missing and min(shares, default=1.0) >= 0.99
-        expected = "available" if is_whole else "degraded"
+        # Every hour has a clock step; one of seconds back, on the writer that carries the hour, is told as what it is.
+        is_early = bool(entry.failed) and all("lag_p01_ms is -" in failure for failure in entry.failed)
+        expected = "available" if is_whole and not is_early else "degraded"
         assert entry.condition == expected, (entry.channel, entry.period, entry.failed)
     assert judged
 
