@@ -90,11 +90,34 @@ def running(folder: Path, iceberg: str | None = None) -> Iterator[Server]:
     server = Server(f"http://127.0.0.1:{s3}", access, secret, process, f"http://127.0.0.1:{rest}")
     try:
         _await_ready(server, folder)
+        if iceberg is not None:
+            _await_tables(server, iceberg)
         yield server
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
         log.close()
+
+
+def _await_tables(server: Server, bucket: str) -> None:
+    """The bucket of tables is made some time after the server answers."""
+    from pyiceberg.catalog import load_catalog
+    from pyiceberg.exceptions import NoSuchNamespaceError, RESTError
+
+    options = {
+        "type": "rest", "uri": server.catalog, "warehouse": f"s3://{bucket}", "rest.sigv4-enabled": "true",
+        "rest.signing-region": "us-east-1", "rest.signing-name": "s3", "client.access-key-id": server.access_key,
+        "client.secret-access-key": server.secret_key, "client.region": "us-east-1",
+    }  # fmt: skip
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            load_catalog("ready", **options).list_namespaces()
+            return
+        except (NoSuchNamespaceError, RESTError, OSError) as error:
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the bucket of tables is not there: {error}") from error
+            time.sleep(0.2)  # the server gives no event to wait for
 
 
 def _await_ready(server: Server, folder: Path) -> None:
