@@ -203,7 +203,7 @@ class LiveLighter(Venue):
         top = market.top()
         if top != entry.quoted:
             entry.quoted = top
-            payload = texts.ticker(entry.instrument, top, market.last_id, time_ms * 1000, time_ms)
+            payload = texts.ticker(entry.instrument, top, market.last_id, market.last_time_ms * 1000, time_ms)
             self.hub.publish(entry.streams["ticker"], payload, (market.last_id, market.last_id))
 
     def _emit_batch(self, entry: LighterMarket) -> None:
@@ -269,7 +269,8 @@ class LiveLighter(Venue):
         elif channel in ACCOUNT_CHANNELS or channel in PRIVATE_CHANNELS:
             connection.send(self._account(channel, key))
         elif channel == "ticker" and entry is not None:
-            payload = texts.ticker(entry.instrument, entry.quoted, entry.market.last_id, entry.batch_us, self.now)
+            at_us = entry.market.last_time_ms * 1000  # as the update of this nonce said
+            payload = texts.ticker(entry.instrument, entry.quoted, entry.market.last_id, at_us, self.now)
             connection.send(payload.replace(b'"update/ticker"', b'"subscribed/ticker"'))
         elif channel == "height":
             connection.send(
