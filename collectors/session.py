@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from collectors.interruption import interruptible
 from depthvault.config import FILE_VARIABLE, Config
 from depthvault.errors import ConfigError
 from depthvault.exchanges.base import Seed
@@ -102,7 +103,7 @@ def record(config: Config, seconds: float | None, console: Console | None = None
     out = console or Console(highlight=False)
     spawned = begun = time.monotonic()
     statuses: dict[str, dict[str, Any]] = {}
-    with _collectors(config) as children, _interruptible() as interrupted:
+    with _collectors(config) as children, interruptible() as interrupted:
         with Live(console=out, auto_refresh=False) as live:
             while any(child.poll() is None for child in children.values()):
                 delivering = all(statuses.get(name, {}).get("frames") for name in children)
@@ -148,21 +149,6 @@ def _collectors(config: Config) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
                 if child.poll() is None:
                     child.kill()
                     child.wait()
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM are put into."""
-    caught: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: caught.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _stop(children: dict[str, subprocess.Popen[bytes]]) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -10,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import msgspec
 import psutil
 import yaml
 
+from collectors.interruption import interruptible
 from collectors.trial.plan import Plan
 from depthvault.config import FILE_VARIABLE
 from depthvault.errors import DepthvaultError
@@ -163,7 +163,7 @@ class Stage:
                 self._collect(exchange, writer)
         sealer = self._start("sealer", "collectors.sealer")
         self._begun = time.monotonic()
-        with _interruptible() as interrupted:
+        with interruptible() as interrupted:
             self._play(tell, interrupted)
         self.recorded.seconds = time.monotonic() - self._begun
         self._look()
@@ -261,18 +261,3 @@ class Stage:
         for player in self.players.values():
             code = player.process.wait(_STOP_SECONDS)
             self.recorded.exits.append((player.exchange, player.writer, code))
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM are put into: a trial that is cut short is judged by what it has."""
-    caught: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: caught.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
