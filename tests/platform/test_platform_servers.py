@@ -169,8 +169,8 @@ def test_what_a_dead_supervisor_left_behind_is_ended_and_the_data_stays(tmp_path
         postgres.ensure_database(site, "kept")
         os.kill(supervisor.pid(), signal.SIGKILL)
         until(lambda: control.connect(site) is None)
-        orphans = control.leftovers(site)
-        assert {"postgres", "weed"} <= {process.name() for process in orphans}
+        # The S3 server may already have ended by itself: its next line of log goes into the pipe that just broke.
+        assert "postgres" in {process.name() for process in control.leftovers(site)}
 
         assert stop(site, QUIET)
         assert control.leftovers(site) == []
