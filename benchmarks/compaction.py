@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from depthvault.archive.compact import compact
 from depthvault.archive.encoding import ArchiveWriter, Encoding
 from depthvault.book.events import Snapshot, chain_of, levels_of
-from depthvault.config import Config
+from depthvault.config import ArchiveConfig, Config
 from depthvault.exchanges import exchange
 from depthvault.exchanges.base import Frames
 from depthvault.period import Period
@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDINGS = ROOT.parent / "shared" / "data" / "hftbacktest"
 HOUR = Period(datetime(2026, 11, 20, 10, tzinfo=UTC))
 LEVELS_PER_EVENT = 68
-SMALLER = 17  # what `archive.compression_level` may be set to where bytes cost more than CPU
+SMALLER = ArchiveConfig().day_compression_level
 SYMBOLS = 50
 VENUE = "binance_futures"
 

@@ -162,7 +162,8 @@ class Exchanges(_Section):
 class ArchiveConfig(_Section):
     period: Annotated[Duration, AfterValidator(_check_period)] = HOUR
     seal_grace: Duration = Field(timedelta(seconds=60), description="how long after its end a period is sealed")
-    compression_level: int = Field(9, ge=1, le=22, description="ZSTD")
+    compression_level: int = Field(9, ge=1, le=22, description="ZSTD, of a period's files")
+    day_compression_level: int = Field(17, ge=1, le=22, description="ZSTD, of the day files, which stay")
     row_group_rows: int = Field(131_072, ge=1024)
     keep: Duration = Field(timedelta(days=7), description="local copies of uploaded archive files")
 

@@ -152,3 +152,16 @@ def test_periods_that_only_the_store_has_are_fetched(host: Host, store: Store) -
     rollup_with(host.layout, host.config, store, FUTURES, DAY)
     assert rows(host) == before
     assert Period(HOUR.start) == HOUR
+
+
+def test_day_files_are_compressed_as_hard_as_asked_for_and_hold_the_same(tmp_path: Path) -> None:
+    found = []
+    for level in (1, 19):
+        host = Host(tmp_path / str(level), {"archive": {"day_compression_level": level}})
+        seal_hours(host)
+        archive(host)
+        rollup_with(host.layout, host.config, None, FUTURES, DAY)
+        files = [file for file in log.load(host.layout).files.values() if file.table == "depth_diff"]
+        found.append((sum(file.bytes for file in files), sorted(file.logical_sha256 for file in files)))
+    assert found[0][0] > found[1][0]
+    assert found[0][1] == found[1][1]
