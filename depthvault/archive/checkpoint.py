@@ -3,7 +3,8 @@
 `run/log-cache/checkpoint` holds what the first N manifests add up to, and the digest of each. It is believed only when
 its own SHA-256 is right, when it was made by this version of the code, and when the bytes of manifest N are still those
 whose digest it names: that digest chains all manifests before it. Else it is as if it were not there. `verify` never
-looks at it. It may be deleted at any time.
+looks at it. It may be deleted at any time. The archive's writers put it into the store as well (`_checkpoint`), so that
+who reads a bucket for the first time need not fetch every manifest of years.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from depthvault.archive.manifest import (
 from depthvault.durable import write_atomic
 from depthvault.layout import Layout
 
+KEY = "_checkpoint"
+"""Object key of the store's copy."""
 FEWEST = 512
 """A checkpoint is not worth its bytes for fewer new manifests than this."""
 _SHARE = 8  # nor before the log grew by this part of itself: so all checkpoints together cost a constant share
@@ -139,9 +142,14 @@ def read(path: Path, fetch: Callable[[int], bytes | None]) -> ArchiveState:
     fetch: the bytes of a manifest by number, None when there is none.
     """
     try:
-        state = decode(path.read_bytes())
+        return believed(path.read_bytes(), fetch)
     except OSError:
         return ArchiveState()
+
+
+def believed(data: bytes, fetch: Callable[[int], bytes | None]) -> ArchiveState:
+    """The state that the checkpoint `data` tells; an empty one when it cannot be believed. fetch: as for `read`."""
+    state = decode(data)
     if state is not None and state.number and (last := fetch(state.number)) is not None and digest(last) == state.head:
         return state
     return ArchiveState()
@@ -150,12 +158,17 @@ def read(path: Path, fetch: Callable[[int], bytes | None]) -> ArchiveState:
 def write_if_worth(path: Path, state: ArchiveState, since: int) -> bool:
     """Make the checkpoint `path` of `state` when the log grew enough since manifest `since`, where the last one stands.
 
-    Whether it was made. Who may only read the directory makes none.
+    Whether it was made.
     """
     if state.number - since < max(FEWEST, state.number // _SHARE):
         return False
+    return keep(path, encode(state))
+
+
+def keep(path: Path, data: bytes) -> bool:
+    """Make `data` the checkpoint `path`. Whether it was made: who may only read the directory makes none."""
     try:
-        write_atomic(path, encode(state))
+        write_atomic(path, data)
     except OSError:
         return False
     return True

@@ -110,7 +110,7 @@ def cleanup_with(
     _clean_archive(layout, config, state, prover, now, result, dry_run)
     _move_superseded(layout, state, prover, result, dry_run)
     if not dry_run:
-        log.write_sums(layout, store, state, log.evicted(layout))
+        log.write_derived(layout, store, state, log.evicted(layout))
     return result
 
 

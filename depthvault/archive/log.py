@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from depthvault.archive import checkpoint
-from depthvault.archive.manifest import ArchiveState, Entry, decode, encode
+from depthvault.archive.manifest import ArchiveState, Entry, decode, digest, encode
 from depthvault.durable import create_exclusive, make_directories, write_atomic
 from depthvault.errors import ChainError
 from depthvault.layout import Layout
@@ -190,8 +190,9 @@ def append(
     return state.append(data, str(path))
 
 
-def write_sums(layout: Layout, store: Store | None, state: ArchiveState, evicted: Iterable[str]) -> None:
-    """Derive SHA256SUMS anew: locally without the files that only the store still has, in the store of all."""
+def write_derived(layout: Layout, store: Store | None, state: ArchiveState, evicted: Iterable[str]) -> None:
+    """Derive SHA256SUMS anew: locally without the files that only the store still has, in the store of all. The store
+    also gets the checkpoint, when there is a new one."""
     local = state.sha256sums(evicted)
     if not layout.sha256sums.exists() or layout.sha256sums.read_bytes() != local:
         write_atomic(layout.sha256sums, local)
@@ -199,3 +200,15 @@ def write_sums(layout: Layout, store: Store | None, state: ArchiveState, evicted
         whole = state.sha256sums()
         if store.get(SUMS_KEY) != whole:
             store.put(SUMS_KEY, whole, exclusive=False)
+        _store_checkpoint(layout, store)
+
+
+def _store_checkpoint(layout: Layout, store: Store) -> None:
+    path = checkpoint.path_of(layout)
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    noted, mark = path.with_name("stored"), f"{store} {digest(data)}".encode()
+    if not noted.exists() or noted.read_bytes() != mark:
+        store.put(checkpoint.KEY, data, exclusive=False)
+        write_atomic(noted, mark)

@@ -160,4 +160,4 @@ def _adopt(layout: Layout, staging: Staging, files: list[ArchiveFile], state: Ar
 def finish(layout: Layout, store: Store | None, state: ArchiveState) -> None:
     """Bring what is derived from the log up to date: SHA256SUMS here and in the store."""
     if state.number:
-        log.write_sums(layout, store, state, log.evicted(layout))
+        log.write_derived(layout, store, state, log.evicted(layout))

@@ -80,7 +80,7 @@ def finish(layout: Layout, store: Store, state: ArchiveState, here: Iterable[str
     """Note that files are here again."""
     log.change_evicted(layout, remove=here)
     if state.number:
-        log.write_sums(layout, store, state, log.evicted(layout))
+        log.write_derived(layout, store, state, log.evicted(layout))
 
 
 def _fetch(layout: Layout, store: Store, file: ArchiveFile) -> bool:

@@ -104,7 +104,7 @@ def rollup_with(
             if entry is not None:
                 result.entries.append(entry)
         if result.entries:
-            log.write_sums(layout, store, state, log.evicted(layout))
+            log.write_derived(layout, store, state, log.evicted(layout))
         staging.clear()
     return result
 

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from depthvault.archive import log
+from depthvault.archive import checkpoint, log
 from depthvault.archive.manifest import ArchiveFile, ArchiveState
 from depthvault.archive.store import Store
 from depthvault.durable import sha256_file
 from depthvault.errors import ChainError, StoreError
 from depthvault.layout import Layout
 
-_DERIVED = frozenset({log.SUMS_KEY})
+_DERIVED = frozenset({log.SUMS_KEY, checkpoint.KEY})
 _OTHERS = ("raw/", "accounts/", "iceberg/", "__r2_data_catalog/")
 """Folders of the store that are no part of the archive."""
 

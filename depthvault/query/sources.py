@@ -93,11 +93,13 @@ class Log:
     """The manifests read so far, folded; `advance` reads on. Manifests never change, so nothing is read twice.
 
     fetch: the bytes of a manifest by number, None when there is none (yet). checkpoint: where a snapshot of the log may
-    be kept, which spares the reading of those before; None: nowhere.
+    be kept, which spares the reading of those before; None: nowhere. shared: gets the snapshot that the archive's
+    writers keep beside it, for who has none of his own yet.
     """
 
     fetch: Callable[[int], bytes | None]
     checkpoint: Path | None = None
+    shared: Callable[[], bytes | None] | None = None
     _state: manifest.ArchiveState | None = None
 
     @property
@@ -108,6 +110,10 @@ class Log:
                 self._state = manifest.ArchiveState()
             else:
                 self._state = checkpoint.read(self.checkpoint, self.fetch)
+            if not self._state.number and self.shared is not None and (data := self.shared()) is not None:
+                self._state = checkpoint.believed(data, self.fetch)
+                if self._state.number and self.checkpoint is not None:
+                    checkpoint.keep(self.checkpoint, data)
         return self._state
 
     def advance(self) -> int:
@@ -224,16 +230,17 @@ class LocalSources:
 
 @dataclass(slots=True)
 class StoreSources:
-    """An archive in a bucket alone: `url` is `s3://bucket/prefix`, `fetch` gets a manifest by number, and a snapshot of
-    the log may be kept at `checkpoint` on this host."""
+    """An archive in a bucket alone: `url` is `s3://bucket/prefix`, `fetch` gets a manifest by number, a snapshot of the
+    log may be kept at `checkpoint` on this host, and `shared` gets the bucket's."""
 
     url: str
     fetch: Callable[[int], bytes | None]
     checkpoint: Path | None = None
+    shared: Callable[[], bytes | None] | None = None
     log: Log = field(init=False)
 
     def __post_init__(self) -> None:
-        self.log = Log(self.fetch, self.checkpoint)
+        self.log = Log(self.fetch, self.checkpoint, self.shared)
 
     def files(self) -> FileSet:
         """What there is now."""

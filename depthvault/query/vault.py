@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
+from depthvault.archive import checkpoint
 from depthvault.book import reconstruct, sampling
 from depthvault.book.reconstruct import Book
 from depthvault.config import Config, Exchanges, Secrets, load_config
@@ -290,7 +291,9 @@ def open_vault(
         )
         assert store is not None
         url = str(store)
-        sources = StoreSources(url, _fetch_ahead(store), _cached_log(url, secrets.r2_endpoint_url))
+        sources = StoreSources(
+            url, _fetch_ahead(store), _cached_log(url, secrets.r2_endpoint_url), lambda: store.get(checkpoint.KEY)
+        )
         return Vault(Catalog(sources, secret=_secret(url, config, secrets)), target)
     layout = Layout(Path(target) if target is not None else config.data_dir, config.archive.period)
     if not layout.root.is_dir():

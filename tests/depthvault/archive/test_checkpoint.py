@@ -19,9 +19,11 @@ from depthvault.archive.manifest import (
     digest,
     encode,
 )
+from depthvault.archive.store import Store
 from depthvault.archive.verify import verify
 from depthvault.errors import ChainError
 from depthvault.layout import Layout
+from depthvault.query.sources import Log
 
 HOURS = 40
 CHANNELS = ("depth_diff", "trade")
@@ -169,3 +171,45 @@ def test_who_may_only_read_makes_none(tmp_path: Path, monkeypatch: pytest.Monkey
     _published(layout, _entries())
     layout.run.write_bytes(b"")  # a file where the folder would be: making it fails for root as well
     assert log.load(layout) == log.load_all(layout)
+
+
+def _counting(store: Store, asked: list[int]) -> Callable[[int], bytes | None]:
+    def fetch(number: int) -> bytes | None:
+        asked.append(number)
+        return store.get(log.manifest_key(number))
+
+    return fetch
+
+
+def test_the_first_reader_of_a_bucket_starts_from_the_store_s_checkpoint(
+    layout: Layout, store: Store, tmp_path: Path
+) -> None:
+    whole = log.catch_up(layout, store)
+    log.write_derived(layout, store, whole, ())
+    assert not [found for found in verify(layout, store).findings if found.kind == "extra"]
+
+    asked: list[int] = []
+    own = tmp_path / "cache" / "checkpoint"
+    reader = Log(_counting(store, asked), own, lambda: store.get(checkpoint.KEY))
+    assert reader.advance() == whole.number
+    assert reader.state == whole
+    assert sorted(set(asked)) == list(range(whole.number - 3, whole.number + 2))
+    assert own.exists(), "the next time it need not be fetched"
+
+    broken = bytearray(store.get(checkpoint.KEY) or b"")
+    broken[-1] ^= 1
+    store.put(checkpoint.KEY, bytes(broken), exclusive=False)
+    assert Log(_counting(store, asked), None, lambda: store.get(checkpoint.KEY)).advance() == whole.number
+
+
+def test_the_store_s_checkpoint_is_put_when_it_is_new_and_not_again(layout: Layout, store: Store) -> None:
+    whole = log.catch_up(layout, store)
+    log.write_derived(layout, store, whole, ())
+    first = store.get(checkpoint.KEY)
+    assert first == checkpoint.path_of(layout).read_bytes()
+    store.put(checkpoint.KEY, b"somebody else's", exclusive=False)
+    log.write_derived(layout, store, whole, ())
+    assert store.get(checkpoint.KEY) == b"somebody else's"
+    checkpoint.keep(checkpoint.path_of(layout), checkpoint.encode(whole))
+    log.write_derived(layout, store, whole, ())
+    assert store.get(checkpoint.KEY) == checkpoint.path_of(layout).read_bytes() != first
