@@ -10,9 +10,10 @@ from airflow.sdk import Asset, dag, get_current_context, task, task_group
 
 from plugins import archiving
 from plugins.archiving import Period
-from plugins.schedules import ARCHIVE, START, archive_schedule, config, defaults
+from plugins.schedules import ARCHIVE, ARCHIVED, START, archive_schedule, config, defaults
 
 archive = Asset(name="archive", uri=ARCHIVE)
+hours = Asset(name="archived_hours", uri=ARCHIVED)  # apart: an event with a partition wakes no DAG that has none
 
 
 def named(unit: Period) -> Period:
@@ -38,6 +39,7 @@ and the next run follows at once while periods are left.
 
 * A period is ready when every writer that may hold rows of it has a receipt. Late receipts make a new generation.
 * `validate` never stops a period: it is marked `available` or `degraded` in its manifest.
+* What is archived shows as partitions of the asset `archived_hours`: one for each venue and period.
 * `publish` comes last: until then readers see nothing, so every step may fail, be killed or be run again.
 * Without an object store `upload` and `verify_store` have nothing to do, and nothing local is ever deleted.
 """,
@@ -66,10 +68,14 @@ def archive_hour() -> None:
     @task(
         map_index_template="{{ unit }}",
         doc_md="Appends the hash-chained manifest.",
-        outlets=[archive],
+        outlets=[archive, hours],
     )
     def publish(unit: Period) -> str:
-        return archiving.publish(named(unit))
+        said = archiving.publish(named(unit))
+        partition = get_current_context()["outlet_events"][hours]
+        partition.add_partitions(f"{unit['exchange']} {unit['period']}")
+        partition.extra = {"published": said}
+        return said
 
     @task_group
     def archive_unit(unit: Any) -> None:  # an XComArg while the DAG is built

@@ -14,6 +14,8 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 ARCHIVE = "depthvault://archive"
 """The asset that `archive_hour` updates and `cleanup_local` waits for."""
+ARCHIVED = "depthvault://archive/hours"
+"""The asset whose partitions are the archived periods, one a venue and period: what is done, for the eye alone."""
 
 
 @cache

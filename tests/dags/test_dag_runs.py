@@ -186,6 +186,15 @@ def get(url: str, token: str | None) -> tuple[int, str, dict[str, str]]:
         return error.code, error.read().decode(), dict(error.headers)
 
 
+def test_the_archived_periods_are_partitions_of_an_asset(ran: Ran, site: tuple[str, str]) -> None:
+    url, token = site
+    status, text, _ = get(f"{url}/api/v2/assets/events?limit=100", token)
+    assert status == 200, text
+    events = json.loads(text)["asset_events"]
+    partitions = [event["partition_key"] for event in events if event["partition_key"] is not None]
+    assert sorted(set(partitions)) == [f"binance_spot {period}" for period in ran.periods]
+
+
 @pytest.mark.parametrize("path", ["", "symbols?exchange=binance_spot&channel=depth_snapshot", "docs", "openapi.json"])
 @pytest.mark.parametrize("token", [None, "forged"])
 def test_the_pages_are_closed_to_strangers(path: str, token: str | None, site: tuple[str, str]) -> None:
