@@ -149,6 +149,8 @@ class Connection:
         self.path = urlsplit(exchange.url(route)).path or "/"
         self.opened_ns = clock.monotonic_ns()
         self.last_ns = 0
+        self.refused_ns = 0
+        """When the venue last refused something without saying what, monotonic; 0: never."""
         self.awaiting: set[str] = set()
         self.subscribed: dict[str, Stream] = {}
         self.unanswered: dict[int, Message] = {}
@@ -204,6 +206,8 @@ class Connection:
             self._outbox.put_nowait(Message(frame.reply))
         elif frame.kind is FrameKind.ERROR:
             self._recorder.counters.refused += 1
+            if not frame.about:
+                self.refused_ns = self._clock.monotonic_ns()
             names = request.names if request is not None and request.active else ()
             self._event(subscribed_body(names, active=False, refused=frame.reason))
             LOG.warning("connection %d: the venue refused: %s", self.number, frame.reason)
@@ -221,7 +225,13 @@ class Connection:
 
     def repeat_opened(self) -> None:
         """Say again, in a new journal file, that this connection is open and what it carries."""
-        body = opened_body(self.subscribed, continues=True)
+        states = [state for name in self.subscribed if (state := self._recorder.states.get(name)) is not None]
+        body = opened_body(
+            self.subscribed,
+            continues=True,
+            unheard=[state.stream.name for state in states if not state.subscribed_ns or not state.since_subscribe],
+            silent=[state.stream.name for state in states if state.stage],
+        )
         self._recorder.journal.append(Kind.OPENED.value, self.number, self.path, body)
 
     async def close(self, reason: str) -> None:

@@ -91,6 +91,11 @@ class Slot:
         """When anything arrived last, monotonic; 0: never."""
         return max((connection.last_ns for connection in self.connections), default=0)
 
+    @property
+    def refused_ns(self) -> int:
+        """When the venue refused something last without saying what, monotonic; 0: never."""
+        return max((connection.refused_ns for connection in self.connections), default=0)
+
     def add(self, streams: Iterable[Stream]) -> None:
         """Subscribe to more, on the live connections too."""
         new = [stream for stream in streams if stream.name not in self.streams]

@@ -3,6 +3,10 @@
 A stream is suspect when it says nothing for longer than streams of its class ever do (`expected_silence`). Then, one
 step for each such span: it is subscribed again; its connection is replaced; it is declared stale, once. A frame ends
 the matter. A connection on which nothing at all arrives is replaced at once.
+
+Where a stream's first frame is the answer to its subscription, the lack of it is found sooner. After a refusal that
+named nothing it was the refused one, and is sent again as it was. Else the venue took it and stays silent: to send it
+again would be refused ("already subscribed") and change nothing, so that it is subscribed anew like any silent stream.
 """
 
 from __future__ import annotations
@@ -59,10 +63,13 @@ class Watchdog:
         again: list[Stream] = []
         unanswered: list[Stream] = []
         for state in self.recorder.states.values():
+            limit = self.silence_ns(state)
             if not self.exchange.acknowledges and self._unanswered(state, now):
-                unanswered.append(state.stream)
-                continue
-            if not state.subscribed_ns or math.isinf(limit := self.silence_ns(state)):
+                if self._refused(state):
+                    unanswered.append(state.stream)
+                    continue
+                limit = _ANSWER_NS
+            if not state.subscribed_ns or math.isinf(limit):
                 continue
             heard = max(state.last_ns, state.subscribed_ns)
             if state.last_ns > state.acted_ns:
@@ -124,6 +131,11 @@ class Watchdog:
         """Whether the first frame, which answers a subscription, is overdue. Books see to theirs by themselves."""
         sent = state.subscribed_ns
         return bool(sent) and state.sync is None and not state.since_subscribe and now - sent > _ANSWER_NS
+
+    def _refused(self, state: StreamState) -> bool:
+        """Whether the venue has refused something since the subscription was sent."""
+        slot = self.slot(state.stream)
+        return slot is not None and slot.refused_ns >= state.subscribed_ns
 
     def _report(self, state: StreamState, now: int, action: str) -> None:
         counters = self.recorder.counters

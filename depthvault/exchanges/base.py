@@ -46,13 +46,17 @@ class FrameKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame, classified. `stream` is the venue's name as it stands in the frame; empty for control frames."""
+    """A frame, classified. `stream` is the venue's name as it stands in the frame; empty for control frames.
+
+    about: the stream that a refusal names, where it names one.
+    """
 
     kind: FrameKind
     stream: str = ""
     request_id: int | None = None
     reply: bytes | None = None
     reason: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ _IDS = re.compile(
     rb'"timestamp":(\d{13}),"type":"(subscribed|update)/order_book"\}$'
 )
 _TIMESTAMP = re.compile(rb'"timestamp":(\d{13})[,}]')
+_NAMED = re.compile(r"Already Subscribed to : (\S+)")  # 30003, the only refusal that names a channel
 _NAMES_REMEMBERED = 65_536
 _MALFORMED = Frame(FrameKind.MALFORMED, reason="not a message that the venue documents")
 
@@ -238,7 +239,9 @@ class Lighter(Exchange):
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return _MALFORMED
         if message.error is not None:
-            return Frame(FrameKind.ERROR, reason=f"{message.error.code} {message.error.message}")
+            about = _NAMED.search(message.error.message)
+            reason = f"{message.error.code} {message.error.message}"
+            return Frame(FrameKind.ERROR, reason=reason, about=about[1] if about else "")
         match message.type:
             case "ping":
                 return Frame(FrameKind.PING, reply=_PONG)

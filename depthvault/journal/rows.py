@@ -3,7 +3,7 @@
 kind        stream                     body
 frame       the venue's stream name    the frame as received; control frames have an empty stream
 sent        '' or the request line     the WebSocket message as sent; before a `rest` row: what the request was for
-opened      URL path and query         {"continues", "streams"}: see `opened_body`
+opened      URL path and query         {"continues", "streams", …}: see `opened_body`
 closed      ''                         {"code", "reason", "initiator"}: see `closed_body`
 rest        the request line           the answer, verbatim
 catalogue   the request line           the answer that lists the markets, verbatim
@@ -46,6 +46,7 @@ class Row(NamedTuple):
 START = "start"
 STOP = "stop"
 SUBSCRIBE = "subscribe"
+STALE = "stale"
 DROPPED = "gap"
 """The event that declares rows which no memory was left for; its body has `"reason": "memory_limit"`."""
 
@@ -66,12 +67,17 @@ def parse_body(body: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def opened_body(streams: Iterable[str] = (), *, continues: bool = False) -> bytes:
+def opened_body(
+    streams: Iterable[str] = (), *, continues: bool = False, unheard: Iterable[str] = (), silent: Iterable[str] = ()
+) -> bytes:
     """The body of an `opened` row. `continues`: the connection was open already when this journal file began.
 
-    `streams`: what is subscribed from the start (streams in the URL; after a rotation, all that are subscribed).
+    `streams`: what is subscribed from the start (streams in the URL; after a rotation, all that are subscribed);
+    `unheard`: those of them that have not spoken yet, `silent`: those that were found silent.
     """
-    return json_body(continues=continues, streams=sorted(streams))
+    return json_body(
+        continues=continues, streams=sorted(streams), unheard=sorted(unheard) or None, silent=sorted(silent) or None
+    )
 
 
 def closed_body(code: int | None, reason: str, initiator: str) -> bytes:

@@ -119,6 +119,41 @@ async def test_refused_subscriptions_are_sent_again_on_the_same_connection(
             assert collector.recorder.counters.gaps == 0
 
 
+async def test_a_subscription_that_is_taken_and_says_nothing_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To ask for it once more would be refused with 30003 and leave it silent for ever."""
+    monkeypatch.setattr(watchdog, "_ANSWER_NS", 1_000_000_000)
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS)
+        sim.control.fault(VENUE, "silent", stream="trade:0")
+        async with collecting(config, VENUE) as collector, ticking(sim):
+            await until(lambda: "trade:0" in collector.recorder.states, "the stream is subscribed")
+            state = collector.recorder.states["trade:0"]
+            await until(lambda: state.stage == 1, "its silence is found", timeout=30)
+            await until(lambda: state.since_subscribe > 0 and not state.stage, "it speaks, and is well again")
+            assert collector.recorder.counters.refused == 0
+            assert collector.recorder.counters.connects == 1
+        rows = journal_rows(tmp_path / "data", VENUE)
+        told = [each["action"] for each in events(rows, "stale") if each["stream"] == "trade:0"]
+        assert told == ["resubscribe", "recovered"]
+
+
+async def test_a_refusal_that_names_another_stream_is_none_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "_ANSWER_NS", 1_000_000_000)
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS)
+        async with collecting(config, VENUE) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 4, "all books are live")
+            slot = collector.feed.slots[0]
+            slot.subscribe_again([collector.recorder.states["trade:0"].stream])
+            await until(lambda: collector.recorder.counters.refused == 1, "the venue says 30003")
+            assert slot.refused_ns == 0
+            await until(lambda: collector.recorder.states["trade:0"].since_subscribe > 0, "it goes on")
+
+
 async def test_listing_and_delisting_are_followed_without_a_restart(tmp_path: Path) -> None:
     """The venue announces neither: the catalogue is asked for again and again, within 60 requests a minute."""
     async with running(simulated(tmp_path)) as sim:
