@@ -47,7 +47,8 @@ class Collector:
     """Records `name` until stopped.
 
     reload: reads the configuration anew on request. rng: for jitter; seeded, a run can be repeated.
-    time_reference: says how far this host's clock is off, None when it cannot; called in a thread.
+    time_reference: says how far this host's clock is off, None when it cannot; called in a thread. Default: the NTP
+    servers of the configuration.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Collector:
         reload: Callable[[], Config] | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
-        time_reference: Callable[[], dict[str, Any] | None] = ntp_offset,
+        time_reference: Callable[[], dict[str, Any] | None] | None = None,
     ) -> None:
         self.config = config
         self.name = name
@@ -74,7 +75,7 @@ class Collector:
         self.started = asyncio.Event()
         """Set when the first subscriptions are under way."""
         self._reload = reload
-        self._time_reference = time_reference
+        self._time_reference = time_reference or (lambda: ntp_offset(self.config.platform.ntp_servers))
         self._alarms = Alarms(self.layout.run / "alerts", name, self.writer, self.clock)
         self._stop = asyncio.Event()
         self._stop_reason = "error"

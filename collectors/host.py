@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+from urllib.parse import urlsplit
 
 import ntplib
 import psutil
 
-NTP_SERVERS = ("pool.ntp.org", "time.cloudflare.com", "time.google.com")
+LOG = logging.getLogger("depthvault.collector")
+
+_NTP_PORT = 123
+_SERVER, _ALARM, _UNSYNCHRONISED = 4, 3, 16  # mode; leap indicator; stratum (RFC 5905)
 _PACKAGES = ("depthvault", "aiohttp", "google-crc32c", "msgspec", "numba", "numpy", "pyarrow", "uvloop", "websockets")
 
 
@@ -35,16 +41,27 @@ def _version(name: str) -> str | None:
         return None
 
 
-def ntp_offset(servers: tuple[str, ...] = NTP_SERVERS, timeout: float = 2.0) -> dict[str, Any] | None:
-    """Seconds that this clock is behind (positive) or ahead of the first server that answers; None: none does.
+def ntp_offset(servers: Sequence[str], timeout: float = 2.0) -> dict[str, Any] | None:
+    """Seconds that this clock is behind (positive) or ahead of the first server that knows the time; None: none does.
 
-    Blocks; call it in a thread.
+    servers: `host` or `host:port`. A server that says itself that it is not synchronised (RFC 5905: leap 3, stratum 0
+    or 16 and above), or whose answer is none to what was just asked, is passed over. Blocks; call it in a thread.
     """
     client = ntplib.NTPClient()
     for server in servers:
         try:
-            answer = client.request(server, version=4, timeout=timeout)
-        except (ntplib.NTPException, OSError):
+            address = urlsplit(f"//{server}")
+            host, port = address.hostname or "", address.port or _NTP_PORT
+            answer = client.request(host, version=4, port=port, timeout=timeout)
+        except (ntplib.NTPException, OSError, ValueError) as error:
+            LOG.debug("NTP server %s: %s", server, error)
+            continue
+        asked_before = answer.dest_timestamp - answer.orig_timestamp
+        synchronised = answer.leap != _ALARM and 1 <= answer.stratum < _UNSYNCHRONISED
+        if answer.mode != _SERVER or not synchronised or not 0 <= asked_before <= timeout + 1:
+            LOG.warning(
+                "NTP server %s does not know the time: leap %d, stratum %d", server, answer.leap, answer.stratum
+            )
             continue
         return {
             "source": server,

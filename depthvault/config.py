@@ -233,6 +233,10 @@ class PlatformConfig(_Section):
     host: str = "127.0.0.1"
     airflow_port: int = Field(8080, ge=0, le=65535)
     metrics_port: int = Field(9100, ge=0, le=65535, description="the first; each process takes the next")
+    ntp_servers: tuple[str, ...] = Field(
+        ("pool.ntp.org", "time.cloudflare.com", "time.google.com"),
+        description="host or host:port; the clock is held against the first that knows the time, every 10 minutes",
+    )
     log_bytes: int = Field(10 << 20, ge=1 << 16)
     log_backups: int = 5
 
