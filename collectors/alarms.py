@@ -38,7 +38,11 @@ class Alarms:
         """Take an event row. Cheap: called by the receive path."""
         text = self._text(kind, detail, symbol)
         if text is not None:
-            self.tell(kind, text, symbol or (f"connection {connection}" if connection else ""))
+            self.tell(
+                "disk_full" if detail.get("refused") else kind,
+                text,
+                symbol or (f"connection {connection}" if connection else ""),
+            )
 
     def tell(self, kind: str, text: str, subject: str = "") -> None:
         """Tell people `text`."""
@@ -64,6 +68,10 @@ class Alarms:
                 return f"connected to route {detail.get('route')!r}"
             case "banned" | "rate_limited":
                 return str(detail.get("reason"))
+            case "flush":
+                if refusal := detail.get("refused"):
+                    return f"NOTHING IS BEING RECORDED TO DISK: {refusal}"
+                return f"the disk takes again what is recorded; it refused for {detail.get('refused_s')} s"
             case "clock":
                 offset = (detail.get("reference") or {}).get("offset_s")
                 if offset is not None and abs(offset) > CLOCK_OFFSET_S:
@@ -81,13 +89,16 @@ class Alarms:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was noted. A disk that refuses loses alerts, never data: the log has them."""
+        """Write what was noted; what the disk refuses waits for the next time."""
         waiting, self._waiting = self._waiting, []
         surplus, self._surplus = self._surplus, Counter()
         now = self._clock.wall_ns()
         waiting += [Alert(now, kind, self._source, f"{count} more", "more") for kind, count in surplus.items()]
-        try:
-            for alert in waiting:
-                self._spool.raise_alert(alert)
-        except OSError as error:
-            LOG.error("alerts cannot be raised: %s", error)
+        while waiting:
+            try:
+                self._spool.raise_alert(waiting[0])
+            except OSError as error:
+                LOG.error("%d alerts cannot be raised yet: %s", len(waiting), error)
+                self._waiting = [*waiting, *self._waiting]
+                return
+            del waiting[0]

@@ -6,6 +6,7 @@ the spools, send what is due, and call the heartbeat address while all is well, 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -17,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TextIO
 
+import psutil
+
 from depthvault.alerts import Alert, Grouper, Message, Sender, SpoolReader, configured_senders
 from depthvault.alerts.senders import TIMEOUT, SendError
 from depthvault.clock import Clock, SystemClock
@@ -27,6 +30,8 @@ POLL_SECONDS = 2.0
 REVIVE_AFTER_SECONDS = 60.0
 RETRY_SECONDS = 30.0
 UNSENT_KEPT = 100
+HANGS_AFTER_SECONDS = 60.0
+"""A collector writes its figures each second; one that lives and has not for so long does not record either."""
 
 
 @dataclass(slots=True)
@@ -96,11 +101,28 @@ class Listener:
         now = self.clock.wall_ns()
         self.grouper.add(Alert(now, kind, "supervisor", text, subject), now)
 
+    def _troubles(self, now: int) -> list[str]:
+        """Why not all is well: programs that gave up, collectors that say so themselves, or hang."""
+        found = [f"{program} gave up" for program in self.fatal]
+        for path in sorted((self.config.layout.run / "collectors").glob("*.json")):
+            try:
+                status = json.loads(path.read_text(encoding="utf-8"))
+                problems, age = list(status["problems"]), (now - status["updated_ns"]) / 1e9
+                if age > HANGS_AFTER_SECONDS and psutil.pid_exists(status["pid"]):
+                    problems.append(f"said nothing for {age:.0f} s")
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # it is just being replaced, or its process has gone
+            found += [f"{path.stem}: {problem}" for problem in problems]
+        return found
+
     def _beat(self, now: int) -> None:
         url, interval = self.config.alerts.heartbeat_url, self.config.alerts.heartbeat_interval
-        if not url or self.fatal or now - self.last_beat_ns < interval.total_seconds() * 1e9:
+        if not url or now - self.last_beat_ns < interval.total_seconds() * 1e9:
             return
         self.last_beat_ns = now
+        if troubles := self._troubles(now):
+            log.warning("no heartbeat: %s", "; ".join(troubles))
+            return
         try:
             with urllib.request.urlopen(url, timeout=TIMEOUT):  # noqa: S310 - configured
                 pass

@@ -171,7 +171,7 @@ class Collector:
         self.recorder.event("environment", environment())
         self._alarms.tell("start", f"recording begins: {self.journal.path.name}")
         health = Health(self)
-        persistence = Persistence(self.journal, self.recorder.counters, self._repeat_opened)
+        persistence = Persistence(self.journal, self.recorder.counters, self._repeat_opened, self._disk)
         loop = asyncio.get_running_loop()
         works = {
             "persistence": persistence.run(),
@@ -261,6 +261,13 @@ class Collector:
     def _connected_slot(self, stream: Stream) -> Slot | None:
         slot = self.feed.slot_of(stream.name)
         return slot if slot is not None and slot.connections else None
+
+    def _disk(self, refusal: str | None, seconds: float) -> None:
+        """Record, and tell, that the disk refuses or takes again. The row waits in memory with the others."""
+        if refusal is not None:
+            self.recorder.event("flush", {"refused": refusal})
+        else:
+            self.recorder.event("flush", {"refused_s": round(seconds, 3)})
 
     def _repeat_opened(self) -> None:
         for slot in self.feed.slots:

@@ -21,12 +21,14 @@ _RETRY = 1.0
 class Persistence:
     """Keeps a journal's promises: rows are in the file within `flush_interval`, on the disk within `fsync_interval`.
 
-    on_rotate: called when a new file was begun, to say again in it what is open.
+    on_rotate: called when a new file was begun, to say again in it what is open. on_disk: called with the reason when
+    the disk begins to refuse, and with None and the seconds that it did when it takes again.
     """
 
     journal: JournalWriter
     counters: Counters
     on_rotate: Callable[[], None]
+    on_disk: Callable[[str | None, float], None] = lambda refusal, seconds: None
 
     async def run(self) -> None:
         """Until cancelled. A disk that refuses is reported loudly and tried again: rows wait in memory."""
@@ -36,7 +38,7 @@ class Persistence:
         fsync_every = config.fsync_interval.total_seconds() * 0.8
         loop = asyncio.get_running_loop()
         synced = loop.time()
-        failing = False
+        failing, refused_since = False, 0.0
         while True:
             await asyncio.sleep(_RETRY if failing else pause)
             try:
@@ -50,10 +52,13 @@ class Persistence:
                     self.on_rotate()
                 if failing:
                     failing = False
+                    self.on_disk(None, loop.time() - refused_since)
                     LOG.warning("recording goes on: %s is written again", self.journal.path)
             except JournalError as error:
                 self.counters.flush_errors += 1
                 if not failing:
+                    refused_since = loop.time()
+                    self.on_disk(str(error), 0.0)
                     LOG.critical("NOTHING IS BEING RECORDED TO DISK: %s", error)
                 failing = True
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from collectors.alarms import Alarms
-from depthvault.alerts import SpoolReader
+from depthvault.alerts import Alert, Spool, SpoolReader
+from depthvault.alerts.grouping import URGENT
 from depthvault.clock import ManualClock
 
 
@@ -35,6 +36,39 @@ def test_what_matters_to_people_is_told_and_the_rest_is_not(alarms: Alarms, tmp_
         ("disconnect", "connection 3", "connection lost: 1006. All attempts are used up."),
         ("clock", "", "this host's clock is off by -2.5 s"),
     ]
+
+
+def test_a_disk_that_refuses_is_urgent_and_told_when_it_takes_again(alarms: Alarms, tmp_path: Path) -> None:
+    alarms.note("flush", {"refused": "no space left"}, None, 0)
+    alarms.note("flush", {"refused_s": 12.5}, None, 0)
+    alarms.flush()
+    assert [kind for kind, _, _ in told(tmp_path)] == ["disk_full", "flush"]
+    assert "NOTHING IS BEING RECORDED TO DISK: no space left" in told(tmp_path)[0][2]
+    assert "disk_full" in URGENT
+
+
+def test_what_cannot_be_written_now_is_written_later_once_in_order(
+    alarms: Alarms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, room = Spool.raise_alert, 1
+
+    def raise_alert(spool: Spool, alert: Alert) -> None:
+        nonlocal room
+        if not room:
+            raise OSError(28, "No space left on device")
+        room -= 1
+        real(spool, alert)
+
+    monkeypatch.setattr(Spool, "raise_alert", raise_alert)
+    for text in ("first", "second", "third"):
+        alarms.tell("gap", text)
+    alarms.flush()
+    alarms.tell("gap", "fourth")
+    alarms.flush()
+    room = 10
+    alarms.flush()
+    alarms.flush()
+    assert [text for _, _, text in told(tmp_path)] == ["first", "second", "third", "fourth"]
 
 
 def test_flood_is_counted_not_written(alarms: Alarms, tmp_path: Path) -> None:

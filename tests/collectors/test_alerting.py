@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from collectors.alerting import Listener, read_events
 from depthvault.alerts import Alert, Grouper, Message, Sender, Spool, SpoolReader
 from depthvault.alerts.senders import SendError
 from depthvault.clock import ManualClock
-from depthvault.config import load_config
+from depthvault.config import environment_config
 
 
 class Flaky(Sender):
@@ -28,7 +36,9 @@ class Flaky(Sender):
 
 
 def listener(folder: Path, sender: Sender, clock: ManualClock, revived: list[str]) -> Listener:
-    return Listener(load_config(), [sender], clock, revived.append, SpoolReader(folder), Grouper(60, 10))
+    return Listener(
+        environment_config(data_dir=folder), [sender], clock, revived.append, SpoolReader(folder), Grouper(60, 10)
+    )
 
 
 def event(name: str, body: str) -> str:
@@ -63,3 +73,89 @@ def test_a_message_that_cannot_be_sent_is_sent_when_the_network_is_back(tmp_path
     it.on_occasion()
     it.on_occasion()
     assert [message.title for message in sender.sent] == ["binance_spot a: banned"]
+
+
+class Watcher(ThreadingHTTPServer):
+    """The service outside that expects a call now and then."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.calls += 1
+                self.send_response(200)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = self
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+@pytest.fixture
+def watcher() -> Iterator[Watcher]:
+    server = Watcher()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def beating(folder: Path, watcher: Watcher, clock: ManualClock) -> Listener:
+    alerts = {"heartbeat_url": f"http://127.0.0.1:{watcher.server_address[1]}/", "heartbeat_interval": "1m"}
+    config = environment_config(data_dir=folder, alerts=alerts)
+    return Listener(config, [], clock, lambda program: None, SpoolReader(folder), Grouper(60, 10))
+
+
+def says(folder: Path, clock: ManualClock, **status: Any) -> None:
+    """A collector writes its figures."""
+    path = folder / "run" / "collectors" / "binance_spot-a.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"problems": [], "updated_ns": clock.wall_ns(), "pid": os.getpid(), **status}))
+
+
+def test_the_heartbeat_is_called_once_an_interval_while_all_is_well(tmp_path: Path, watcher: Watcher) -> None:
+    clock = ManualClock()
+    it = beating(tmp_path, watcher, clock)
+    says(tmp_path, clock)
+    for _ in range(10):
+        it.on_occasion()
+        clock.advance(12)
+        says(tmp_path, clock)
+    assert watcher.calls == 2
+
+
+@pytest.mark.parametrize("trouble", ["fatal", "unhealthy", "hangs"])
+def test_it_stops_while_something_is_wrong_and_goes_on_after(trouble: str, tmp_path: Path, watcher: Watcher) -> None:
+    clock = ManualClock()
+    it = beating(tmp_path, watcher, clock)
+    body = {"processname": "collector-binance_spot-a"}
+    says(tmp_path, clock)
+    if trouble == "fatal":
+        it.on_event({"eventname": "PROCESS_STATE_FATAL"}, body)
+    elif trouble == "unhealthy":
+        says(tmp_path, clock, problems=["the disk is full"])
+    else:
+        clock.advance(90)
+    it.on_occasion()
+    assert watcher.calls == 0
+    clock.advance(61)
+    it.on_event({"eventname": "PROCESS_STATE_RUNNING"}, body)
+    says(tmp_path, clock)
+    it.on_occasion()
+    assert watcher.calls == 1
+
+
+def test_figures_that_a_killed_collector_left_behind_do_not_stop_it(tmp_path: Path, watcher: Watcher) -> None:
+    """Its supervisor starts it again, or says FATAL."""
+    clock = ManualClock()
+    it = beating(tmp_path, watcher, clock)
+    says(tmp_path, clock, pid=2**30)
+    clock.advance(3600)
+    it.on_occasion()
+    assert watcher.calls == 1

@@ -6,18 +6,20 @@ import logging
 from itertools import pairwise
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from collectors.counters import Counters
 from collectors.persistence import Persistence
 from depthvault.clock import SystemClock
-from depthvault.config import JournalConfig
+from depthvault.config import Config, JournalConfig
 from depthvault.errors import JournalError
 from depthvault.journal import JournalWriter, read_rows
+from depthvault.journal.file import JournalFile
 from depthvault.journal.rows import Row
 from depthvault.layout import Layout
 from simulator.testing import running
-from tests.collectors.session import collecting, configuration, simulated, ticking, until
+from tests.collectors.session import collecting, configuration, events, journal_rows, simulated, ticking, until
 
 HOUR_NS = 3_600_000_000_000
 
@@ -62,6 +64,39 @@ async def test_disk_that_refuses_is_loud_and_recording_resumes_when_it_takes_aga
     journal.close()
     bodies = [row.body for row in read_rows(journal.path) if row.kind == "frame"]
     assert bodies == [b"%d" % number for number in range(50)]
+
+
+def with_min_free(config: Config, size: int) -> Config:
+    return config.model_copy(update={"journal": config.journal.model_copy(update={"min_free": size})})
+
+
+async def test_a_refusing_disk_is_recorded_beside_the_data_and_told_to_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collectors.persistence._RETRY", 0.05)
+    venue, data = "binance_spot", tmp_path / "data"
+    free = 1 << 40
+    monkeypatch.setattr(JournalFile, "free_bytes", lambda self: free)
+    async with (
+        running(simulated(tmp_path)) as sim,
+        collecting(with_min_free(configuration(sim, venue, data), 1 << 30), venue) as collector,
+        ticking(sim),
+    ):
+        counters = collector.recorder.counters
+        await until(lambda: counters.frames > 50, "frames come")
+        free = 1 << 20
+        await until(lambda: counters.flush_errors >= 3, "the disk refuses")
+        async with aiohttp.ClientSession() as session:
+            answer = await session.get(f"http://127.0.0.1:{collector.port}/healthz")
+            assert answer.status == 503
+        free = 1 << 40
+        await until(lambda: collector.journal.failure is None and not collector.journal.buffered_rows, "all is written")
+    rows = journal_rows(data, venue)
+    begun, ended = events(rows, "flush")
+    assert "1048576 bytes free, below journal.min_free" in begun["refused"]
+    assert ended["refused_s"] > 0
+    told = [json.loads(line) for path in (data / "run" / "alerts").glob("*.jsonl") for line in path.open()]
+    assert [each["kind"] for each in told if each["kind"] in ("disk_full", "flush")] == ["disk_full", "flush"]
 
 
 async def test_frames_are_in_the_file_within_the_flush_interval(tmp_path: Path) -> None:
