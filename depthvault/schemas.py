@@ -329,7 +329,7 @@ CHANNELS: dict[str, Channel] = {channel.name: channel for channel in _CHANNELS}
 
 _QUALITY: dict[str, tuple[str, tuple[Column, ...]]] = {
     "gaps": (
-        "Every break of a continuity rule, and every disconnect of a channel without ids.",
+        "Every break of a continuity rule, and of channels without ids every time at which nobody listened.",
         (
             Column("exchange", pa.string(), "The venue."),
             Column("channel", pa.string(), "The channel."),
@@ -361,7 +361,11 @@ _QUALITY: dict[str, tuple[str, tuple[Column, ...]]] = {
             Column("events", pa.int64(), "Rows archived."),
             Column("duplicates", pa.int64(), "Rows that several writers or connections had and that were merged."),
             Column("gaps", pa.int64(), "Gaps that are not bridged or refilled."),
-            Column("covered_seconds", pa.float64(), "Seconds of the period with a live, subscribed connection."),
+            Column(
+                "covered_seconds",
+                pa.float64(),
+                "Seconds of the period with a live, subscribed connection that was not found silent.",
+            ),
             Column("share", pa.float64(), "`covered_seconds` over the length of the period, 0 to 1."),
         ),
     ),

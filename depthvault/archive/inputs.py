@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,8 +14,9 @@ from depthvault.durable import sha256_file
 from depthvault.exchanges.base import Exchange
 from depthvault.layout import Layout
 from depthvault.period import Period
-from depthvault.quality.sessions import Damage, Session, Span
-from depthvault.seal.receipts import Connection, Receipt, read_receipt
+from depthvault.quality.sessions import FOREVER, PROVED_BY_IDS, Damage, Session, Span
+from depthvault.schemas import CHANNELS
+from depthvault.seal.receipts import NOT_TOLD, Connection, Receipt, StreamSpan, read_receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,30 +155,75 @@ def listening(
         for receipt, link in found.values()
         if link.continues
     }
-    sessions = [_session(layout, receipt, link, resumed, exchange) for receipt, link in found.values()]
+    doubts = {  # where a stream had not spoken when its connection went on in the next file: until when it did not
+        (receipt.writer, link.connection, link.journal, part.stream): _doubt_ends(link, part)
+        for receipt, link in found.values()
+        if link.continues
+        for part in link.streams
+        if part.from_ns == link.opened_ns and part.heard_ns != part.from_ns and part.heard_ns != NOT_TOLD
+    }
+    sessions = [_session(layout, receipt, link, resumed, doubts, exchange) for receipt, link in found.values()]
     return sorted(sessions, key=lambda session: (session.writer, session.opened_ns, session.closed_ns)), damage
 
 
+def _doubt_ends(link: Connection, part: StreamSpan) -> int:
+    end = part.heard_ns if part.heard_ns is not None else part.until_ns
+    return end if end is not None else FOREVER if link.closed_ns is None else link.closed_ns
+
+
 def _session(
-    layout: Layout, receipt: Receipt, link: Connection, resumed: dict[tuple[str, int, str], int], exchange: Exchange
+    layout: Layout,
+    receipt: Receipt,
+    link: Connection,
+    resumed: dict[tuple[str, int, str], int],
+    doubts: dict[tuple[str, int, str, str], int],
+    exchange: Exchange,
 ) -> Session:
     end = link.closed_ns
     if end is None:
         end = max(link.opened_ns, Period.parse(receipt.period, layout.period).end_ns)
+    following = ""
     if link.cause == "rotate":
         later = [
-            opened
+            (opened, journal)
             for (writer, number, journal), opened in resumed.items()
             if writer == receipt.writer and number == link.connection and journal > link.journal and opened >= end
         ]
-        end = min(later, default=end)
-    symbols = receipt.symbols
-    streams: dict[tuple[str, str], tuple[Span, ...]] = {}
+        end, following = min(later, default=(end, ""))
+    heard: dict[tuple[str, str], list[Span]] = {}
+    doubted: dict[tuple[str, str], list[Span]] = {}
+    silent: dict[tuple[str, str], list[Span]] = {}
     for part in link.streams:
-        span = Span(part.from_ns, end if part.until_ns is None else part.until_ns)
-        for name in _channels(exchange, part.stream, symbols):
-            streams[name] = (*streams.get(name, ()), span)
-    return Session(receipt.writer, link.opened_ns, end, link.cause, streams)
+        until = end if part.until_ns is None else part.until_ns
+        spoke = part.from_ns if part.heard_ns == NOT_TOLD else part.heard_ns
+        is_over = part.until_ns is not None or (link.closed_ns is not None and link.cause != "rotate")
+        waited = Span(part.from_ns, until if spoke is None else min(spoke, until))
+        for name in _channels(exchange, part.stream, receipt.symbols):
+            if CHANNELS[name[0]].continuity in PROVED_BY_IDS:
+                heard.setdefault(name, []).append(Span(part.from_ns, until))
+                continue
+            if spoke is not None:
+                heard.setdefault(name, []).append(Span(waited.end, until))
+            is_silent = part.silent or (spoke is None and is_over and speaks_often(exchange, part.stream))
+            if spoke is None and not is_over:
+                waited = Span(
+                    waited.start,
+                    doubts.get((receipt.writer, link.connection, following, part.stream), waited.end),
+                )
+            (silent if is_silent else doubted).setdefault(name, []).append(waited)
+    return Session(
+        receipt.writer, link.opened_ns, end, link.cause, _tuples(heard), _tuples(doubted), _tuples(silent)
+    )  # fmt: skip
+
+
+def _tuples(spans: dict[tuple[str, str], list[Span]]) -> dict[tuple[str, str], tuple[Span, ...]]:
+    return {name: tuple(found) for name, found in spans.items()}
+
+
+def speaks_often(exchange: Exchange, stream: str) -> bool:
+    """Whether any silence of the stream is told as one: not of liquidations, say, which may not come for hours."""
+    channel, _ = exchange.channel_of(stream)
+    return bool(channel) and math.isfinite(exchange.expected_silence(channel, busy=False))
 
 
 def _channels(exchange: Exchange, stream: str, symbols: Mapping[int, str]) -> list[tuple[str, str]]:

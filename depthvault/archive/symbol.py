@@ -28,7 +28,7 @@ from depthvault.quality.coverage import (
     unprovable_rows,
 )
 from depthvault.quality.gaps import breaks, chain_of, ledger
-from depthvault.quality.sessions import Span, clipped, covered, seconds
+from depthvault.quality.sessions import PROVED_BY_IDS, Span, clipped, covered, seconds
 from depthvault.quality.steps import skips
 from depthvault.schemas import Channel
 
@@ -73,16 +73,17 @@ def compact_symbol(work: Work, symbol: str, table: pa.Table, writer: ArchiveWrit
     table, repeated = _without_repeated(work, symbol, table, tails.get(""))
     light = table.select([spec.name for spec in channel.columns if not pa.types.is_list(spec.type)])
     own = _own_rows(light, channel)
+    heard = _judged(work, symbol, light)
     in_day = work.in_day.get(symbol, 0)
-    result = stitch(table, channel, _breaks(work, symbol, own, tails), in_day)
+    result = stitch(table, channel, _breaks(work, symbol, own, tails, heard), in_day)
     _note_conflicts(work, symbol, table, result)
     stitched = light.take(pa.array(result.chosen))
     gaps, after = ledger(stitched, channel, own, tails)
-    rows = [gap_row(work.exchange, channel, symbol, work.period, gap, work.listening) for gap in gaps]
+    rows = [gap_row(work.exchange, channel, symbol, work.period, gap, heard) for gap in gaps]
     missing, stood = skips(stitched, channel, tails, _cadence_us(work))
     after |= {name: tail for name, tail in stood.items() if name.startswith("@")}
-    rows += [skip_row(work.exchange, channel, symbol, work.period, skip, work.listening) for skip in missing]
-    rows += _unlistened(work, symbol, tails)
+    rows += [skip_row(work.exchange, channel, symbol, work.period, skip, heard) for skip in missing]
+    rows += _unlistened(work, symbol, tails, heard)
     work.gaps += rows
     work.tails[symbol] = after
     for name, more in (
@@ -104,15 +105,21 @@ def compact_symbol(work: Work, symbol: str, table: pa.Table, writer: ArchiveWrit
     first, last = (int(received.min()), int(received.max())) if len(received) else (None, None)
     told = SymbolRows(symbol, stitched.num_rows, result.duplicates, first, last)
     answers = np.sort(received).tolist() if work.listening.cadence_ns else ()
-    work.coverage.append(coverage_row(work.exchange, channel, work.period, told, rows, work.listening, answers))
+    work.coverage.append(coverage_row(work.exchange, channel, work.period, told, rows, heard, answers))
 
 
-def _unlistened(work: Work, symbol: str, tails: Mapping[str, Tail]) -> list[dict[str, Any]]:
+def _judged(work: Work, symbol: str, rows: pa.Table) -> Listening:
+    """Who listened to the symbol's stream, in the light of what was received of it."""
+    streamed = rows.filter(pc.equal(rows.column("source"), "stream"))
+    return work.listening.judged(work.channel, symbol, np.sort(codes(column(streamed, "received_time"))) * 1000)
+
+
+def _unlistened(work: Work, symbol: str, tails: Mapping[str, Tail], heard: Listening) -> list[dict[str, Any]]:
     """Times at which nobody listened to a stream that nothing else proves complete."""
-    if work.channel.continuity in ("update_id", "trade_id", "minute") or work.channel.name == "collector_event":
+    if work.channel.continuity in PROVED_BY_IDS or work.channel.name == "collector_event":
         return []
     seen = tails[""].received_us if "" in tails else None
-    return unprovable_rows(work.exchange, work.channel, symbol, work.period, work.listening, seen)
+    return unprovable_rows(work.exchange, work.channel, symbol, work.period, heard, seen)
 
 
 def _cadence_us(work: Work) -> int | None:
@@ -132,7 +139,9 @@ def _own_rows(light: pa.Table, channel: Channel) -> dict[str, pa.Table]:
     return result
 
 
-def _breaks(work: Work, symbol: str, own: Mapping[str, pa.Table], tails: Mapping[str, Tail]) -> dict[str, int]:
+def _breaks(
+    work: Work, symbol: str, own: Mapping[str, pa.Table], tails: Mapping[str, Tail], heard: Listening
+) -> dict[str, int]:
     """How often each writer's own chain broke, or where nothing proves a chain how often it did not listen."""
     if len(own) < 2:
         return dict.fromkeys(own, 0)
@@ -141,7 +150,7 @@ def _breaks(work: Work, symbol: str, own: Mapping[str, pa.Table], tails: Mapping
     window = Span(work.period.start_ns, work.period.end_ns)
     for name, chain in chains.items():
         if chain is None or not len(chain):
-            listened = covered([s for s in work.listening.sessions if s.writer == name], work.channel.name, symbol)
+            listened = covered([s for s in heard.sessions if s.writer == name], work.channel.name, symbol)
             inside = clipped(listened, window)
             missing = work.period.length.total_seconds() - seconds(inside)
             result[name] = max(0, len(inside) - 1) + (missing > 0.001)
@@ -207,15 +216,16 @@ def add_silent_symbols(work: Work) -> None:
     streams = {
         symbol
         for session in work.listening.sessions
-        for channel, symbol in session.streams
+        for channel, symbol in session.subscriptions
         if channel == work.channel.name and symbol
     }
     window = Span(work.period.start_ns, work.period.end_ns)
     for symbol in sorted(streams - {row["symbol"] for row in work.coverage}):
-        if not clipped(covered(work.listening.sessions, work.channel.name, symbol), window):
+        asked = [span for session in work.listening.sessions for span in session.asked(work.channel.name, symbol)]
+        if not clipped(asked, window):
             continue
         tails = work.tails.get(symbol, {})
-        rows = _unlistened(work, symbol, tails)
+        rows = _unlistened(work, symbol, tails, work.listening)
         work.gaps += rows
         empty = SymbolRows(symbol, 0, 0, None, None)
         work.coverage.append(coverage_row(work.exchange, work.channel, work.period, empty, rows, work.listening, ()))

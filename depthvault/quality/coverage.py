@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,9 @@ from depthvault.clock import ns_from_datetime
 from depthvault.period import Period
 from depthvault.quality.gaps import Break, Gap
 from depthvault.quality.sessions import (
+    PROVED_BY_IDS,
     Damage,
+    Ints,
     Session,
     Span,
     cause_of,
@@ -48,6 +50,12 @@ class Listening:
     sessions: Sequence[Session]
     damage: Sequence[Damage] = ()
     cadence_ns: int | None = None
+
+    def judged(self, channel: Channel, symbol: str, received_ns: Ints) -> Listening:
+        """With the doubts about a stream without ids settled by what anybody received of it (ascending)."""
+        if channel.continuity in PROVED_BY_IDS or not len(received_ns):
+            return self
+        return replace(self, sessions=[each.judged(channel.name, symbol, received_ns) for each in self.sessions])
 
 
 def gap_row(
@@ -90,7 +98,7 @@ def skip_row(
 ) -> dict[str, Any]:
     """The ledger's row for missing candles, settlements or answers."""
     window = Span(skip.start_us * 1000, skip.end_us * 1000)
-    writers = sorted({session.writer for session in listening.sessions if session.listened(channel.name, symbol)})
+    writers = sorted({session.writer for session in listening.sessions if session.subscribed(channel.name, symbol)})
     cause = cause_of(window, writers, listening.sessions, listening.damage, channel.name, symbol)
     detail = {
         "causes": cause.writers, "series": skip.series, "last_us": skip.last, "next_us": skip.next,
@@ -120,7 +128,7 @@ def unprovable_rows(
     window = Span(period.start_ns, period.end_ns)
     rows = []
     for hole in holes_ending_in(spans, window, None if last_seen_us is None else last_seen_us * 1000):
-        writers = sorted({s.writer for s in listening.sessions if s.listened(channel.name, symbol)})
+        writers = sorted({s.writer for s in listening.sessions if s.subscribed(channel.name, symbol)})
         cause = cause_of(hole, writers, listening.sessions, listening.damage, channel.name, symbol)
         rows.append(
             {

@@ -2,15 +2,30 @@
 
 A session is one connection of one writer with the streams it subscribed to. From sessions follow the seconds covered,
 the cause of a gap, and the holes of channels that have no ids: times at which nobody listened.
+
+Being subscribed is not listening: a venue may acknowledge a subscription and deliver nothing. Where ids prove what is
+there, that shows. Where they do not, a subscription is doubted until its first frame: it listened, unless another one
+of the same stream heard something meanwhile, or it ended without a word although the stream speaks often. It did not
+listen while the watchdog found it silent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
 FOREVER = 1 << 62
+PROVED_BY_IDS = frozenset({"update_id", "trade_id", "minute"})
+"""Rules of continuity under which what is missing shows by itself, whoever listened."""
+
+EVIDENCE_AFTER_NS = 1_000_000_000
+"""A subscription takes a moment to take effect; what others hear sooner says nothing against it."""
 
 
 class Span(NamedTuple):
@@ -22,8 +37,9 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One connection, as far as it is known. `streams`: when each (channel, symbol) was subscribed on it; an empty
-    symbol is the whole market.
+    """One connection, as far as it is known. `streams`: when each (channel, symbol) was listened to on it; an empty
+    symbol is the whole market. `doubts`: when it was subscribed, and had not spoken yet. `silences`: when it was
+    subscribed, and did not speak.
 
     ended: why it closed (`closed`, `crash`, `stop`, `rotate`, `roll`); None when it was still open at `closed_ns`, the
     end of what was read.
@@ -34,10 +50,50 @@ class Session:
     closed_ns: int
     ended: str | None
     streams: Mapping[tuple[str, str], tuple[Span, ...]]
+    doubts: Mapping[tuple[str, str], tuple[Span, ...]] = field(default_factory=dict)
+    silences: Mapping[tuple[str, str], tuple[Span, ...]] = field(default_factory=dict)
+
+    @property
+    def subscriptions(self) -> frozenset[tuple[str, str]]:
+        """Every (channel, symbol) that was subscribed on it."""
+        return frozenset((*self.streams, *self.doubts, *self.silences))
+
+    def subscribed(self, channel: str, symbol: str) -> bool:
+        """Whether the stream was subscribed on this connection, heard or not."""
+        names = self.subscriptions
+        return (channel, symbol) in names or (channel, "") in names
 
     def listened(self, channel: str, symbol: str) -> list[Span]:
-        """When the stream was subscribed on this connection."""
-        return [*self.streams.get((channel, symbol), ()), *(self.streams.get((channel, ""), ()) if symbol else ())]
+        """When the stream was listened to on this connection, for all that is known."""
+        return [*_of(self.streams, channel, symbol), *_of(self.doubts, channel, symbol)]
+
+    def asked(self, channel: str, symbol: str) -> list[Span]:
+        """When the stream was subscribed on this connection, heard or not; where it fell silent, up to then."""
+        return [*self.listened(channel, symbol), *self.silent(channel, symbol)]
+
+    def silent(self, channel: str, symbol: str) -> list[Span]:
+        """When the stream was subscribed and did not speak, although it should have."""
+        return _of(self.silences, channel, symbol)
+
+    def judged(self, channel: str, symbol: str, received_ns: Ints) -> Session:
+        """The session with its doubts about the stream settled by what anybody received of it (ascending)."""
+        doubts = _of(self.doubts, channel, symbol)
+        first = np.searchsorted(received_ns, [span.start + EVIDENCE_AFTER_NS for span in doubts], side="right")
+        last = np.searchsorted(received_ns, [span.end for span in doubts])
+        against = tuple(span for span, low, high in zip(doubts, first, last, strict=True) if low < high)
+        if not against:
+            return self
+        left = {
+            name: tuple(span for span in spans if span not in against) if name in ((channel, symbol), (channel, ""))
+            else spans for name, spans in self.doubts.items()
+        }  # fmt: skip
+        return replace(
+            self, doubts=left, silences={**self.silences, (channel, symbol): (*self.silent(channel, symbol), *against)}
+        )
+
+
+def _of(spans: Mapping[tuple[str, str], tuple[Span, ...]], channel: str, symbol: str) -> list[Span]:
+    return [*spans.get((channel, symbol), ()), *(spans.get((channel, ""), ()) if symbol else ())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +141,7 @@ def seconds(spans: Iterable[Span]) -> float:
 
 
 _CAUSE_OF_END = {"closed": "disconnect", "roll": "disconnect", "crash": "crash", "stop": "stop"}
-_STRENGTH = ("damaged", "malformed", "crash", "stop", "disconnect", "venue", "unknown")
+_STRENGTH = ("damaged", "malformed", "crash", "stop", "disconnect", "silent", "venue", "unknown")
 
 
 def _cause_of_writer(
@@ -94,7 +150,7 @@ def _cause_of_writer(
     near = [record for record in damage if record.span.start <= window.end and record.span.end >= window.start]
     if any(record.kind == "damaged" for record in near):
         return "damaged"
-    heard = [session for session in sessions if session.listened(channel, symbol)]
+    heard = [session for session in sessions if session.subscribed(channel, symbol)]
     ends = [
         _CAUSE_OF_END[session.ended]
         for session in heard
@@ -102,6 +158,8 @@ def _cause_of_writer(
     ]
     if ends:
         return min(ends, key=_STRENGTH.index)
+    if any(one.start < window.end and one.end > window.start for each in heard for one in each.silent(channel, symbol)):
+        return "silent"
     spans = union(span for session in heard for span in session.listened(channel, symbol))
     if any(span.start <= window.start and span.end >= window.end for span in spans):
         # Connected throughout: either we could not read what came, or a healthy connection skipped ids.

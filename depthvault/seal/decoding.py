@@ -120,6 +120,10 @@ class WindowDecoder:
         if self._bytes >= CHUNK_BYTES:
             yield from self._flush()
 
+    def speaks(self, body: bytes) -> bool:
+        """Whether a frame that bears a stream's name is data, not an answer to something sent."""
+        return self._exchange.classify(body).kind is FrameKind.DATA
+
     def learn(self, row: Row) -> Iterator[Piece]:
         """Take a row that lies before the window, for what it tells about later ones."""
         if row.kind == Kind.CATALOGUE:

@@ -17,7 +17,7 @@ from depthvault.seal.decoding import Piece, WindowDecoder
 from depthvault.seal.receipts import Connection, DamagedRegion, DroppedRows, JournalInput
 from depthvault.seal.spans import Window
 
-_KINDS = ("sequence", "wall_ns", "kind")
+_KINDS = ("sequence", "wall_ns", "connection", "kind")
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ def read_window(
     """
     for path, (first, stop) in sorted(inputs.items(), key=lambda one: one[0].name):
         name = path.relative_to(root).as_posix()
-        fold = ConnectionFold(name, window)
+        fold = ConnectionFold(name, window, decoder.speaks)
         decoder.begin_journal(path.name)
         with open_source(path) as source:
             yield from _read_one(path, name, source, first, stop, window, decoder, fold, reading)
@@ -82,13 +82,15 @@ def _read_one(
         fold.saw(last_ns)
         batch = part.rows
         if part.start < first:
-            batch = _whole_if_telling(source, part)
-            for row in _rows_but_frames(batch) if batch is not None else ():
-                fold.add(row)
+            batch = _whole_if_telling(source, part, fold)
+            if batch is None:
+                fold.saw_frames(walls.to_numpy(), part.rows.column("connection").to_numpy())
+                continue
+            fold.take(batch)
+            for row in _rows_but_frames(batch):
                 yield from decoder.learn(row)
             continue
-        for row in _rows_but_frames(batch):
-            fold.add(row)
+        fold.take(batch)
         received = walls.to_numpy()
         reading.rows_in_period += int(((received >= window.period.start_ns) & (received < window.period.end_ns)).sum())
         yield from decoder.add(batch)
@@ -101,9 +103,9 @@ def _read_one(
         fold.crashed()
 
 
-def _whole_if_telling(source: Source, part: Batch) -> pa.RecordBatch | None:
-    """All columns of a record that has rows other than frames; None when it has none."""
-    if set(part.rows.column("kind").unique().to_pylist()) <= {Kind.FRAME.value}:
+def _whole_if_telling(source: Source, part: Batch, fold: ConnectionFold) -> pa.RecordBatch | None:
+    """All columns of a record that has rows other than frames, or frames that are waited for; None of others."""
+    if not fold.waits and set(part.rows.column("kind").unique().to_pylist()) <= {Kind.FRAME.value}:
         return None
     payload, _ = record_at(source, part.start)
     return decode(payload)

@@ -78,12 +78,23 @@ class MalformedFrame(msgspec.Struct, frozen=True, kw_only=True):
     at_ns: int
 
 
+NOT_TOLD = 0
+"""`heard_ns` in receipts of earlier software, which did not look."""
+
+
 class StreamSpan(msgspec.Struct, frozen=True, kw_only=True):
-    """A subscription of a connection. until_ns: null when it lasted as long as the connection."""
+    """A subscription of a connection. until_ns: null when it lasted as long as the connection; where the stream was
+    found silent, its last frame.
+
+    heard_ns: receipt of its first frame; null: none came; or `NOT_TOLD`. silent: the
+    stream had been found silent before, so that nothing speaks for it until its first frame.
+    """
 
     stream: str
     from_ns: int
     until_ns: int | None
+    heard_ns: int | None = NOT_TOLD
+    silent: bool = False
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,13 +68,33 @@ def trade_rows(
 
 @dataclass
 class Link:
-    """A connection of a writer: seconds into the period; `end` None: still open."""
+    """A connection of a writer: seconds into the period; `end` None: still open.
+
+    heard: when its streams spoke first; None: never. Without it: from the start on. until: when they fell silent.
+    silent: they had been found silent before. then: later subscriptions on it.
+    """
 
     start: float = -3600.0
     end: float | None = None
     cause: str | None = None
     number: int = 1
     streams: Sequence[str] = ("btcusdt@depth@100ms",)
+    heard: float | None = -1e9
+    until: float | None = None
+    silent: bool = False
+    then: Sequence[Link] = ()
+    continues: bool = False
+
+    def spans(self, at: int) -> list[StreamSpan]:
+        def ns(seconds: float | None) -> int | None:
+            return None if seconds is None else at + int(seconds * 1e9)
+
+        start = at + int(self.start * 1e9)
+        heard = start if self.heard is not None and self.heard < self.start else ns(self.heard)
+        return [
+            StreamSpan(stream=stream, from_ns=start, until_ns=ns(self.until), heard_ns=heard, silent=self.silent)
+            for stream in self.streams
+        ] + [span for later in self.then for span in later.spans(at)]
 
 
 @dataclass
@@ -112,13 +132,10 @@ class Host:
         at = period.start_ns
         connections = [
             Connection(
-                connection=link.number, route="public", journal=name, continues=link.start < 0,
+                connection=link.number, route="public", journal=name, continues=link.continues or link.start < 0,
                 opened_ns=at + int(link.start * 1e9), closed_ns=None if link.end is None else at + int(link.end * 1e9),
                 cause=link.cause,
-                streams=[
-                    StreamSpan(stream=stream, from_ns=at + int(link.start * 1e9), until_ns=None)
-                    for stream in link.streams
-                ],
+                streams=link.spans(at),
             )
             for link in links
         ]  # fmt: skip

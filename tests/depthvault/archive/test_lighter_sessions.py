@@ -43,7 +43,7 @@ def test_a_session_names_symbols_and_derived_channels(tmp_path: Path) -> None:
     assert tape.rows("depth_diff")["symbol"].to_pylist() == ["CRV"]
     sealed = [Sealed("receipt.json", "0" * 64, receipt)]
     sessions, _ = listening(tape.layout, sealed, (HOUR.label,), venue)
-    assert [set(session.streams) for session in sessions] == [
+    assert [session.subscriptions for session in sessions] == [
         {("depth_diff", "CRV"), ("trade", "CRV"), ("liquidation", "CRV")}
     ]
     inputs = channel_inputs(tape.layout, sealed, HOUR.label, venue)
