@@ -168,12 +168,6 @@ def test_any_events_come_out_in_both_orders_and_each_once(times: list[tuple[int,
         assert sorted(marked["order_id"].tolist()) == list(range(len(times)))
 
 
-def test_the_real_hftbacktest_accepts_it(filled: Vault, tmp_path: Path) -> None:
-    validation = pytest.importorskip("hftbacktest.data.validation", reason="hftbacktest is not installed")
-    written(filled, "hftbacktest", tmp_path / "out.npz")
-    validation.validate_event_order(np.load(tmp_path / "out.npz")["data"])
-
-
 def test_progress_ends_and_counts_rows(filled: Vault, tmp_path: Path) -> None:
     seen: list[tuple[float, int]] = []
     written(filled, "tardis-book", tmp_path / "o.csv", progress=lambda share, rows: seen.append((share, rows)))
