@@ -125,6 +125,12 @@ def events(rows: list[Row], kind: str) -> list[dict[str, Any]]:
     return [json.loads(row.body) for row in rows if row.kind == "event" and row.stream == kind]
 
 
+def events_of(collector: Collector, kind: str) -> list[dict[str, Any]]:
+    """The bodies of the event rows of a kind that a running collector has written so far."""
+    collector.journal.flush()
+    return events(journal_rows(collector.layout.root, collector.name, collector.writer), kind)
+
+
 def payload(body: bytes) -> bytes:
     """What stands in a combined envelope."""
     return body[body.index(b',"data":') + 8 : -1]

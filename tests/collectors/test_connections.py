@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import uvloop
@@ -29,6 +28,7 @@ from tests.collectors.session import (
     collecting,
     configuration,
     events,
+    events_of,
     frames,
     journal_rows,
     missing_and_doubled,
@@ -206,6 +206,43 @@ async def test_exhausted_attempts_end_the_process_with_an_event(tmp_path: Path) 
         assert json.loads(rows[-1].body)["reason"] == "ReconnectsExhaustedError"
 
 
+@pytest.mark.parametrize("calm", ["1h", "100ms"])
+async def test_attempts_count_anew_after_a_calm_time_and_not_before(calm: str, tmp_path: Path) -> None:
+    """A venue that cuts once a day must not use them up in a month, and one that flaps must."""
+    venue = "binance_spot"
+    cuts = 0
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(
+            sim, venue, tmp_path / "data", symbols=("BTCUSDT",), max_reconnect_attempts=5, reconnect_backoff="1ms",
+            reset_reconnect_after=calm,
+        )  # fmt: skip
+        collector = Collector(config, venue, time_reference=lambda: None)
+        recording = asyncio.create_task(collector.run())
+        await collector.started.wait()
+        while cuts < 6 and not recording.done():
+            cuts += 1
+            connects = collector.recorder.counters.connects
+            await until(lambda: collector.feed.slots[0].connections or recording.done(), "the connection is up")
+            await asyncio.sleep(0.15)  # calm, or not calm enough
+            sim.control.fault(venue, "refuse_handshake", status=503, count=1)
+            sim.control.fault(venue, "disconnect")
+            await until(
+                lambda before=connects: collector.recorder.counters.connects > max(before, 1) or recording.done(),
+                "it is up again, or given up",
+            )
+        collector.stop("sigterm")
+        if calm == "1h":
+            with pytest.raises(ReconnectsExhaustedError):
+                await recording
+        else:
+            await recording
+    failed = [
+        each["attempt"] for each in events(journal_rows(tmp_path / "data", venue), "disconnect") if "attempt" in each
+    ]
+    assert failed == ([2, 4, 6] if calm == "1h" else [1] * 6)
+    assert cuts == (3 if calm == "1h" else 6)
+
+
 async def test_restricted_host_is_told_so_and_not_retried(tmp_path: Path) -> None:
     venue = "binance_spot"
     asked = 0
@@ -247,11 +284,6 @@ async def test_ban_is_obeyed_by_everybody_and_ends(tmp_path: Path) -> None:
                 await until(lambda: collector.books.states()["live"] == 3, "the books are seeded after the ban", 30)
         after = [each for each in sim.truth().rest(venue) if each["status"] == 418]
         assert len(after) <= requests + 3, "no storm against a ban"
-
-
-def events_of(collector: Collector, kind: str) -> list[dict[str, Any]]:
-    collector.journal.flush()
-    return events(journal_rows(collector.layout.root, collector.name), kind)
 
 
 async def test_429_is_obeyed(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tests.collectors.session import (
     collecting,
     configuration,
     events,
+    events_of,
     frames,
     journal_rows,
     missing_and_doubled,
@@ -33,7 +34,11 @@ def depth_streams(rows_or_states: object) -> list[str]:
 
 
 @pytest.mark.parametrize("venue", VENUES)
-async def test_every_frame_is_journaled_once_in_order_and_all_books_are_seeded(venue: str, tmp_path: Path) -> None:
+async def test_every_frame_is_journaled_once_in_order_and_all_books_are_seeded(
+    venue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Simulated time stands still until all is subscribed, however long that takes here: nobody asks for a book sooner.
+    monkeypatch.setattr("collectors.books.FIRST_EVENT_WAIT_NS", 1 << 62)
     async with running(simulated(tmp_path)) as sim:
         async with collecting(configuration(sim, venue, tmp_path / "data"), venue) as collector:
             await subscribed(collector)
@@ -41,6 +46,7 @@ async def test_every_frame_is_journaled_once_in_order_and_all_books_are_seeded(v
                 await until(lambda: collector.books.states()["live"] == 3, "all books are live")
                 await until(lambda: collector.recorder.counters.frames > 400, "some hundred frames")
             await caught_up(collector, sim)
+            await until(lambda: events_of(collector, "clock"), "the clock is measured, by threads and a question")
             streams = list(collector.recorder.states)
         rows = journal_rows(tmp_path / "data", venue)
         assert len(streams) == 9
