@@ -27,6 +27,9 @@ LOG = logging.getLogger("depthvault.collector")
 MAX_FRAME_BYTES = 32 << 20  # a whole Lighter book is 0.14 MB; nothing known comes near this
 
 
+_ANSWER_NS = 1_000_000_000  # measured: half a second
+
+
 _TURN_BYTES = 256 << 10  # taken at most before the others have their turn: half a millisecond or so
 
 
@@ -152,6 +155,7 @@ class Connection:
         self.refused_ns = 0
         """When the venue last refused something without saying what, monotonic; 0: never."""
         self.awaiting: set[str] = set()
+        self._asked_ns: dict[str, int] = {}
         self.subscribed: dict[str, Stream] = {}
         self.unanswered: dict[int, Message] = {}
         self.ending: Ending | None = None
@@ -179,6 +183,17 @@ class Connection:
         """Subscribe, as fast as the venue's pacing allows, without waiting for it."""
         self.subscribed.update((stream.name, stream) for stream in streams)
         self._post([stream.name for stream in streams], active=True)
+
+    def take_refused(self) -> list[Stream]:
+        """Streams that are still awaited a second after they were asked for, with a refusal since that named none.
+
+        Each is given once, until it has been asked for again.
+        """
+        until = min(self.refused_ns, self._clock.monotonic_ns() - _ANSWER_NS)
+        names = sorted(name for name in self.awaiting if self._asked_ns.get(name, until) < until)
+        for name in names:
+            del self._asked_ns[name]
+        return [self.subscribed[name] for name in names if name in self.subscribed]
 
     def unsubscribe(self, streams: Sequence[Stream]) -> None:
         """Unsubscribe likewise. Frames may still come for a moment; they are kept."""
@@ -217,6 +232,7 @@ class Connection:
         if message.active:
             now = self._clock.monotonic_ns()
             for name in message.names:
+                self._asked_ns[name] = now
                 if (state := self._recorder.states.get(name)) is not None:
                     state.subscribed_ns, state.since_subscribe = now, 0
 

@@ -254,6 +254,9 @@ class Slot:
             if new.done.done():
                 self._lost(new)
                 return None
+            if again := new.take_refused():
+                self._subscribe(new, again)
+                deadline = loop.time() + ROLL_TIMEOUT
             await asyncio.sleep(0.05)
         unseen, new.awaiting = sorted(new.awaiting), set()
         await asyncio.sleep(ROLL_SETTLE)

@@ -18,6 +18,7 @@ faults of that kind on a venue:
 ``shutdown``        mean seconds between ``serverShutdown`` notices, each followed by a close
 ``nonce_gap``       share of Lighter book batches not delivered (as ``drop``)
 ``offset_jump``     share of Lighter book batches at which ``offset`` jumps without a break in the nonces
+``too_many``        share of messages to Lighter that are refused with 30009, which names no channel
 ==================  ==================================================================================
 """
 
@@ -42,6 +43,7 @@ SHARES = (
     "rest_timeout",
     "nonce_gap",
     "offset_jump",
+    "too_many",
 )
 INTERVALS = ("disconnect", "half_open", "stall", "shutdown")
 

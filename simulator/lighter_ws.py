@@ -90,8 +90,8 @@ class LighterSocket:
 
     def _text(self, text: str, now: float) -> None:
         venue = self.venue
-        if venue.refused_messages > 0:
-            venue.refused_messages -= 1
+        if venue.refused_messages > 0 or venue.desk.chance("too_many"):
+            venue.refused_messages = max(0, venue.refused_messages - 1)
             venue.fault("too_many_messages", connection=self.connection.id, message=text[:200])
             self._error(30009, "Too Many Websocket Messages!")
             return

@@ -119,6 +119,38 @@ async def test_refused_subscriptions_are_sent_again_on_the_same_connection(
             assert collector.recorder.counters.gaps == 0
 
 
+async def test_a_roll_waits_for_what_was_refused_on_the_new_connection(tmp_path: Path) -> None:
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS)
+        async with collecting(config, VENUE) as collector:
+            async with ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 4, "all books are live")
+                await until(
+                    lambda: all(state.since_subscribe for state in collector.recorder.states.values()), "all speak"
+                )
+                sim.control.fault(VENUE, "too_many_messages", count=5)
+                collector.feed.slots[0].request_roll("age")
+                await until(lambda: collector.recorder.counters.rolls == 1, "the connection is replaced", timeout=30)
+                seen = collector.recorder.counters.frames
+                await until(lambda: collector.recorder.counters.frames > seen + 100, "and goes on")
+            await caught_up(collector, sim)
+            assert collector.recorder.counters.refused == 5
+            assert collector.recorder.counters.gaps == 0
+        rows = journal_rows(tmp_path / "data", VENUE)
+        (roll,) = events(rows, "roll")
+        assert roll["unseen"] == []
+        for channel in ("order_book", "trade"):
+            for stream in (name for name in collector.recorder.states if name.startswith(f"{channel}:")):
+                held = {row.body for row in rows if row.kind == "frame" and row.stream == stream}
+                sent = [
+                    event.payload
+                    for event in sim.truth().events(VENUE, channel)
+                    if f'"{stream}"'.encode() in event.payload
+                ]
+                first = next(place for place, body in enumerate(sent) if body in held)
+                assert [body for body in sent[first:] if body not in held] == [], stream
+
+
 async def test_a_subscription_that_is_taken_and_says_nothing_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

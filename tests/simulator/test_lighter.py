@@ -199,6 +199,17 @@ async def test_ordered_refusals_answer_30009() -> None:
         assert frames[2]["type"] == "subscribed/trade"
 
 
+async def test_scheduled_refusals_are_in_the_ledger(tmp_path: Path) -> None:
+    async with running(manual(symbols=1, faults="too_many=0.5", truth=tmp_path)) as sim, connect(sim) as client:
+        codes = []
+        for _ in range(40):
+            await client.socket.send_json({"type": "ping"})
+            codes.append((await client.socket.receive_json()).get("error", {}).get("code"))
+        assert set(codes) == {None, 30009}
+        told = [fault for fault in sim.truth().faults(LIGHTER) if fault["kind"] == "too_many_messages"]
+        assert len(told) == codes.count(30009)
+
+
 async def test_trades_are_replayed_on_every_subscribe_and_liquidations_stand_apart() -> None:
     async with running(manual(symbols=2)) as sim, connect(sim) as client:
         await client.send("subscribe", "trade/1")
