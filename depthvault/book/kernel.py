@@ -1,250 +1,143 @@
-# mypy: disable-error-code="untyped-decorator"
 """The compiled book: applies level changes to a book held in flat arrays, and reads the best levels off it.
 
-A side is a hash table from price to size (exact: the key is the double's bits, so no tick size is needed) and a list of
-the slots whose price is at least as good as a threshold. A change costs one look into the table, and an entry in the
-list when a level appears near the top; levels that vanished are swept from the list when the best are asked for, and
-the threshold is set anew when too few or too many are left. So nothing costs more in a deeper book but a sweep over the
-table now and then. Importing this module loads Numba; compiled code is cached on disk.
+Each side is a ladder of ticks with a table for what has no place on it (`ladder`). Where the ladder lies and how fine
+it is, is learnt from the prices that come, and learnt anew when too many of them have no place: that decides how fast
+the book is, never what it is. Importing this module loads Numba; compiled code is cached on disk.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+import numpy.typing as npt
 
-from depthvault.book.events import Flags, Floats, Integers, Levels
+from depthvault.book import ladder
+from depthvault.book.events import Floats, Integers, Levels
+from depthvault.book.ladder import ASK, AT, BID, BLOCK, CREDIT, LIVE, PATIENCE, PIECE, READY, USED, WAITING, Side
 
-BID, ASK = -1.0, 1.0
-USED, LIVE, NEAR = 0, 1, 2
-FREE = -1
-RELISTED = 8
+__all__ = ["ASK", "BID", "Kernel", "Samples", "samples"]
+
+Offsets = npt.NDArray[np.int32]
+
+_FEWEST_SLOTS, _MOST_SLOTS = 1 << 15, 1 << 20
+_DECIMALS = 13
+_ENOUGH = 0.98
+_SEEN, _FEW_SEEN = 4096, 256
+_SMALLEST_TABLE = 1 << 10
+_NEVER = np.empty(0, np.int64)
+_NOWHERE = np.empty(0), np.empty(0), np.empty(0, np.int32)
+_UNRANKED = np.empty(0), np.empty(0, np.int64)
 
 
-class Side(NamedTuple):
-    """The arrays of one side, as the compiled functions take them.
+class Fit(NamedTuple):
+    """Where a ladder lies: ticks in one unit of price, `sign` x tick of slot 0, and how many slots there are."""
 
-    keys: bits of the price, FREE (a NaN) = free slot. sizes: by slot, 0 = level gone, slot kept. listed: by slot,
-    whether it stands in `near`. near: the slots of all levels whose `sign` x price is at most `threshold[0]`, in no
-    order, with vanished ones among them. meta: slots used, live levels, length of `near`. sign: BID or ASK.
-    scale: ticks that make one unit of price, about.
-    """
-
-    keys: Integers
-    sizes: Floats
-    listed: Flags
-    near: Integers
-    threshold: Floats
-    meta: Integers
-    sign: float
     scale: float
+    base: float
+    slots: int
+
+    def strays(self, sign: float, prices: Floats) -> int:
+        """How many of `prices` have no place on it."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            ticks = np.rint(prices * self.scale)
+            slots = sign * ticks - self.base
+            placed = (ticks / self.scale == prices) & (slots >= 0) & (slots < self.slots)
+        return prices.size - int(np.count_nonzero(placed))
 
 
-@njit(cache=True, inline="always")
-def _slot(keys: Any, bits: Any, price: Any, scale: Any) -> Any:
-    """Where `bits` is, or where it would go. Prices of neighbouring ticks lie side by side, so that the part of the
-    table around the best prices stays in the cache; where two meet, the second goes elsewhere by its hash."""
-    mask = keys.size - 1
-    slot = np.int64(price * scale + 0.5) & mask
-    if keys[slot] == FREE or keys[slot] == bits:
-        return slot
-    mixed = np.uint64(bits) * np.uint64(0x9E3779B97F4A7C15)
-    step = (np.int64(mixed >> np.uint64(33)) | 1) & mask
-    while keys[slot] != FREE and keys[slot] != bits:
-        slot = (slot + step) & mask
-    return slot
+def fitted(sign: float, prices: Floats) -> Fit:
+    """The coarsest grid and shortest ladder that hold nearly all of `prices` (else the most), with as much room again.
 
-
-@njit(cache=True)
-def _forget_near(listed: Any, near: Any, threshold: Any, meta: Any) -> None:
-    for i in range(meta[NEAR]):
-        listed[near[i]] = False
-    meta[NEAR] = 0
-    threshold[0] = -np.inf
-
-
-@njit(cache=True)
-def _sweep(sizes: Any, listed: Any, near: Any, meta: Any) -> None:
-    """Drop vanished levels from `near`."""
-    kept = 0
-    for i in range(meta[NEAR]):
-        slot = near[i]
-        if sizes[slot] == 0.0:
-            listed[slot] = False
-        else:
-            near[kept] = slot
-            kept += 1
-    meta[NEAR] = kept
-
-
-@njit(cache=True)
-def _apply(side: Any, bits: Any, prices: Any, values: Any, first: Any, last: Any) -> None:
-    keys, sizes, listed, near, threshold, meta, sign, scale = side
-    for i in range(first, last):
-        slot = _slot(keys, bits[i], prices[i], scale)
-        size = values[i]
-        if keys[slot] == FREE:
-            if size == 0.0:
-                continue  # removing a level that one does not have is normal
-            keys[slot] = bits[i]
-            meta[USED] += 1
-        before = sizes[slot]
-        sizes[slot] = size
-        if before == 0.0:
-            if size != 0.0:
-                meta[LIVE] += 1
-                if sign * prices[i] <= threshold[0] and not listed[slot]:
-                    if meta[NEAR] == near.size:
-                        _sweep(sizes, listed, near, meta)
-                    if meta[NEAR] == near.size:
-                        _forget_near(listed, near, threshold, meta)
-                    else:
-                        listed[slot] = True
-                        near[meta[NEAR]] = slot
-                        meta[NEAR] += 1
-        elif size == 0.0:
-            meta[LIVE] -= 1
-
-
-@njit(cache=True, inline="always")
-def _insert(ranked: Any, best: Any, slots: Any, count: Any, value: Any, slot: Any) -> Any:
-    """Put `value` into the ascending `ranked[:count]`, which keeps its best `best`. Returns the new length."""
-    if count == best:
-        if value >= ranked[count - 1]:
-            return count
-        count -= 1
-    at = count
-    while at > 0 and ranked[at - 1] > value:
-        ranked[at] = ranked[at - 1]
-        slots[at] = slots[at - 1]
-        at -= 1
-    ranked[at] = value
-    slots[at] = slot
-    return count + 1
-
-
-@njit(cache=True)
-def _list_anew(side: Any, prices: Any, ranked: Any, slots: Any) -> None:
-    """List the best levels of the table, an eighth of what `near` holds. `prices`: the table's keys as doubles."""
-    keys, sizes, listed, near, threshold, meta, sign, _ = side
-    _forget_near(listed, near, threshold, meta)
-    best = near.size // RELISTED
-    count = 0
-    for slot in range(keys.size):
-        if sizes[slot] != 0.0:
-            count = _insert(ranked, best, slots, count, sign * prices[slot], slot)
-    for i in range(count):
-        near[i] = slots[i]
-        listed[slots[i]] = True
-    meta[NEAR] = count
-    threshold[0] = np.inf if count == meta[LIVE] else ranked[count - 1]
-
-
-@njit(cache=True)
-def _best(side: Any, prices: Any, depth: Any, ranked: Any, slots: Any, out_prices: Any, out_sizes: Any) -> Any:
-    """Write the best `depth` levels; returns how many there are."""
-    _, sizes, listed, near, _, meta, sign, _ = side
-    for attempt in range(2):
-        _sweep(sizes, listed, near, meta)
-        count = 0
-        for i in range(meta[NEAR]):
-            count = _insert(ranked, depth, slots, count, sign * prices[near[i]], near[i])
-        if attempt == 1 or count == min(depth, meta[LIVE]):
-            break
-        _list_anew(side, prices, ranked, slots)
-    for i in range(count):
-        out_prices[i] = prices[slots[i]]
-        out_sizes[i] = sizes[slots[i]]
-    return count
-
-
-@njit(cache=True)
-def _rehash(keys: Any, sizes: Any, prices: Any, new_keys: Any, new_sizes: Any, scale: Any) -> Any:
-    used = 0
-    for slot in range(keys.size):
-        if sizes[slot] != 0.0:
-            at = _slot(new_keys, keys[slot], prices[slot], scale)
-            new_keys[at] = keys[slot]
-            new_sizes[at] = sizes[slot]
-            used += 1
-    return used
-
-
-@njit(cache=True)
-def _advance(bids: Any, asks: Any, bid: Any, ask: Any, times: Any, row: Any, stop: Any, until: Any) -> Any:
-    """Apply rows from `row` on while they lie before `stop` and their time is at most `until`.
-
-    Stops early before a row for which a table has no room. Returns the next row.
+    A quarter of the ladder lies on the better side of their median: books reach further away from the market.
     """
-    b_offsets, b_bits, b_prices, b_sizes = bid
-    a_offsets, a_bits, a_prices, a_sizes = ask
-    b_room = bids[0].size * 5 // 8
-    a_room = asks[0].size * 5 // 8
-    while row < stop and times[row] <= until:
-        b_first, b_last = b_offsets[row], b_offsets[row + 1]
-        a_first, a_last = a_offsets[row], a_offsets[row + 1]
-        if bids[5][USED] + b_last - b_first > b_room or asks[5][USED] + a_last - a_first > a_room:
+    best, most = Fit(1.0, np.inf, BLOCK), 0
+    for decimals in range(_DECIMALS):
+        scale = 10.0**decimals
+        with np.errstate(over="ignore", invalid="ignore"):
+            ticks = np.rint(prices * scale)
+            ticks = sign * ticks[(ticks / scale == prices) & (np.abs(ticks) < 2.0**53)]
+        if ticks.size <= most:
+            continue
+        middle = np.floor(np.median(ticks))
+        away = ticks - middle
+        needed = np.sort(np.maximum(away * -4.0, away * (4.0 / 3.0))) + 1.0
+        slots = _FEWEST_SLOTS
+        while slots < _MOST_SLOTS and np.searchsorted(needed, slots / 2, "right") < _ENOUGH * prices.size:
+            slots *= 2
+        fit = Fit(scale, float(middle - slots // 4), slots)
+        held = prices.size - fit.strays(sign, prices)
+        if held > most:
+            best, most = fit, held
+        if held >= _ENOUGH * prices.size:
             break
-        _apply(bids, b_bits, b_prices, b_sizes, b_first, b_last)
-        _apply(asks, a_bits, a_prices, a_sizes, a_first, a_last)
-        row += 1
-    return row
+    return best
 
 
-@njit(cache=True)
-def _sample(bids: Any, asks: Any, bid: Any, ask: Any, times: Any, row: Any, stop: Any, final: Any, moments: Any,
-            at: Any, depth: Any, tables: Any, scratch: Any, out: Any, counts: Any, rows: Any) -> Any:  # fmt: skip
-    """Walk rows and moments together: at each moment write the best levels that rows up to it make.
-
-    final: no rows follow `stop`. Returns the next row and moment, earlier ones when more rows or room is needed.
-    """
-    out_bid_prices, out_bid_sizes, out_ask_prices, out_ask_sizes = out
-    ranked, slots = scratch
-    while at < moments.size:
-        row = _advance(bids, asks, bid, ask, times, row, stop, moments[at])
-        if row < stop:
-            if times[row] <= moments[at]:
-                break  # no room
-        elif not final:
-            break
-        counts[at, 0] = _best(bids, tables[0], depth, ranked, slots, out_bid_prices[at], out_bid_sizes[at])
-        counts[at, 1] = _best(asks, tables[1], depth, ranked, slots, out_ask_prices[at], out_ask_sizes[at])
-        rows[at] = row
-        at += 1
-    return row, at
+def _whole(side: Side) -> tuple[Floats, Floats]:
+    """Prices and sizes of all levels, those on the ladder first, best first; then the strays."""
+    prices, sizes = ladder.levels_on_ladder(side)
+    live = side.values != 0.0
+    return np.concatenate((prices, side.keys[live].view(np.float64))), np.concatenate((sizes, side.values[live]))
 
 
-def new_side(sign: float, near: int, slots: int = 1 << 12, scale: float = 1.0) -> Side:
-    """An empty side that lists up to `near` levels; `slots` is a power of two."""
-    return Side(
-        np.full(slots, FREE, np.int64), np.zeros(slots), np.zeros(slots, np.bool_), np.zeros(near, np.int64),
-        np.array([np.inf]), np.zeros(3, np.int64), sign, scale,
-    )  # fmt: skip
-
-
-def grown(side: Side, incoming: int) -> Side:
-    """`side` in a table with room for `incoming` more prices; slots of vanished levels are freed."""
-    slots = side.keys.size
-    while (int(side.meta[LIVE]) + incoming) * 2 > slots * 5 // 8:
-        slots *= 2
-    larger = new_side(side.sign, side.near.size, slots, side.scale)
-    larger.threshold[0] = -np.inf  # nothing is listed, so that the best are sought anew
-    larger.meta[:] = (
-        _rehash(side.keys, side.sizes, side.keys.view(np.float64), larger.keys, larger.sizes, side.scale),
-        side.meta[LIVE],
-        0,
+def with_room(side: Side, incoming: int) -> Side:
+    """`side` with a table with room for `incoming` more strays; places of vanished ones are freed."""
+    places = max(_SMALLEST_TABLE, side.keys.size)
+    while (int(side.meta[LIVE]) + incoming) * 2 > places * 5 // 8:
+        places *= 2
+    live = side.values != 0.0
+    keys, values = side.keys[live], side.values[live]
+    larger = side._replace(
+        keys=np.full(places, ladder.FREE, np.int64), values=np.zeros(places), listed=np.zeros(places, np.bool_)
     )
+    larger.meta[[USED, LIVE, ladder.NEAR]] = 0
+    # While there are strays but none is listed, the best of them are sought anew.
+    larger.limits[:] = np.inf if keys.size == 0 else -np.inf, np.inf
+    ladder.set_strays(larger, keys, keys.view(np.float64), values)
     return larger
 
 
-def _viewed(levels: Levels) -> tuple[Integers, Integers, Floats, Floats]:
-    return levels.offsets, levels.prices.view(np.int64), levels.prices, levels.sizes
+def _viewed(prices: Floats, sizes: Floats) -> tuple[Integers, Floats, Floats]:
+    """Levels as compiled code takes them: as Arrow's arrays are read-only, all are, or it would be compiled twice."""
+    bits, prices, sizes = views = prices.view(np.int64), prices.view(), sizes.view()
+    for view in views:
+        view.flags.writeable = False
+    return bits, prices, sizes
+
+
+def moved(side: Side, fit: Fit) -> Side:
+    """The same levels on a ladder that lies as `fit` says."""
+    prices, sizes = _whole(side)
+    other = ladder.empty_side(side.sign, side.near.size, scale=fit.scale, base=fit.base, slots=fit.slots)
+    other = with_room(other, fit.strays(side.sign, prices))
+    other.meta[CREDIT] = other.meta[PATIENCE] = prices.size
+    _, done = ladder.run(other, _viewed(prices, sizes), _NEVER, 0, prices.size, 0, _UNRANKED, _NOWHERE)
+    assert done, "there is room and credit for all"
+    return other
+
+
+def relieved(side: Side, coming: Floats) -> Side:
+    """`side` so that it can go on where it waits: with credit and room for the strays among the levels that come."""
+    if side.meta[CREDIT] < 0:
+        at, patience, waiting = int(side.meta[AT]), int(side.meta[PATIENCE]), int(side.meta[WAITING])
+        seen = coming[:: max(1, coming.size // _SEEN)]
+        if seen.size < _FEW_SEEN:
+            seen = np.concatenate((seen, _whole(side)[0]))
+        fit = fitted(side.sign, seen)
+        before = Fit(side.scale, side.base, side.sizes.size).strays(side.sign, seen)
+        if fit.strays(side.sign, seen) * 2 < before:
+            side, patience = moved(side, fit), PIECE
+        else:
+            patience = max(PIECE, 4 * patience)
+        side.meta[[AT, READY, CREDIT, PATIENCE, WAITING]] = at, at, patience, patience, waiting
+    side = with_room(side, int(side.meta[WAITING]))
+    side.meta[WAITING] = 0
+    return side
 
 
 class Samples(NamedTuple):
-    """Best levels at many moments, arrays of shape [moments, depth]; `counts` [moments, 2] says how many are filled.
+    """Best levels at many moments: those of moment `i` are `offsets[i]` to `offsets[i + 1]` of prices and sizes.
 
     rows: how many events had been applied by each moment.
     """
@@ -253,47 +146,67 @@ class Samples(NamedTuple):
     bid_sizes: Floats
     ask_prices: Floats
     ask_sizes: Floats
-    counts: Integers
+    bid_offsets: Offsets
+    ask_offsets: Offsets
     rows: Integers
+    depth: int
+
+    def bids(self, moment: int) -> list[tuple[float, float]]:
+        """Price and size from the best bid down."""
+        return _pairs(self.bid_prices, self.bid_sizes, self.bid_offsets, moment)
+
+    def asks(self, moment: int) -> list[tuple[float, float]]:
+        """Price and size from the best ask up."""
+        return _pairs(self.ask_prices, self.ask_sizes, self.ask_offsets, moment)
+
+
+def _pairs(prices: Floats, sizes: Floats, offsets: Offsets, moment: int) -> list[tuple[float, float]]:
+    part = slice(int(offsets[moment]), int(offsets[moment + 1]))
+    return list(zip(prices[part].tolist(), sizes[part].tolist(), strict=True))
+
+
+def samples(moments: int, depth: int) -> Samples:
+    """Room for the best `depth` levels at `moments` moments."""
+    # One piece of memory: the operating system hands out few large pages for it instead of many small ones.
+    bid_prices, bid_sizes, ask_prices, ask_sizes = np.empty((4, moments * depth))
+    bid_offsets, ask_offsets = (np.zeros(moments + 1, np.int32) for _ in range(2))
+    rows = np.zeros(moments, np.int64)
+    return Samples(bid_prices, bid_sizes, ask_prices, ask_sizes, bid_offsets, ask_offsets, rows, depth)
 
 
 class Kernel:
-    """A book in compiled form. Not safe to use from two threads at once."""
+    """A book in compiled form, which is asked for at most `depth` levels at a time. Not for two threads at once.
+
+    Memory: a ladder of 256 KiB to 8 MiB a side, as far as the symbol's prices need it.
+    """
 
     def __init__(self, depth: int = 20) -> None:
-        self._near = max(512, 3 * RELISTED * depth)
+        self._near = max(512, 3 * ladder.RELISTED * depth)
         self._scratch = np.empty(self._near), np.empty(self._near, np.int64)
-        self.clear()
+        self._bid, self._ask = (ladder.empty_side(sign, self._near) for sign in (BID, ASK))
 
     def clear(self) -> None:
-        """Forget all levels."""
-        self._bid, self._ask = new_side(BID, self._near), new_side(ASK, self._near)
-        self._scaled = False
+        """Forget all levels, but not where they lay: for another book of the same symbol this is quicker."""
+        ladder.wipe(self._bid)
+        ladder.wipe(self._ask)
 
-    def _scale(self, bid: Levels, ask: Levels) -> None:
-        """Learn from the first prices how fine their ticks are. That decides where prices lie, not what the book is."""
-        prices = np.concatenate((bid.prices[:256], ask.prices[:256]))
-        if not self._scaled and prices.size:
-            scale = next(
-                (10.0**d for d in range(9) if np.all(np.abs(np.rint(prices * 10**d) / 10**d - prices) < 1e-12)), 1.0
-            )
-            self._bid, self._ask = self._bid._replace(scale=scale), self._ask._replace(scale=scale)
-            self._scaled = True
-
-    def _make_room(self, bid: Levels, ask: Levels, row: int) -> None:
-        self._bid = grown(self._bid, int(bid.offsets[row + 1] - bid.offsets[row]))
-        self._ask = grown(self._ask, int(ask.offsets[row + 1] - ask.offsets[row]))
+    def _run(self, side: Side, levels: Levels, first: int, last: int, rows: Integers, depth: int,
+             out: tuple[Floats, Floats, Offsets]) -> Side:  # fmt: skip
+        """Apply events `first` to `last`; for each of `rows` write the best `depth` levels of the events before it."""
+        side.meta[AT] = side.meta[READY] = levels.offsets[first]
+        views = _viewed(levels.prices, levels.sizes)
+        ends, end = levels.offsets[rows], int(levels.offsets[last])
+        at = 0
+        while True:
+            at, done = ladder.run(side, views, ends, at, end, depth, self._scratch, out)
+            if done:
+                return side
+            side = relieved(side, levels.prices[side.meta[AT] :])
 
     def apply(self, bid: Levels, ask: Levels, first: int, last: int) -> None:
         """Apply events `first` to `last` (excluded), each wholly."""
-        self._scale(bid, ask)
-        times = np.zeros(last, np.int64)
-        row = first
-        views = _viewed(bid), _viewed(ask)
-        while row < last:
-            row = _advance(self._bid, self._ask, *views, times, row, last, 0)
-            if row < last:
-                self._make_room(bid, ask, row)
+        self._bid = self._run(self._bid, bid, first, last, _NEVER, 0, _NOWHERE)
+        self._ask = self._run(self._ask, ask, first, last, _NEVER, 0, _NOWHERE)
 
     def sample(self, bid: Levels, ask: Levels, times: Integers, first: int, moments: Integers, into: Samples,
                at: int, *, final: bool) -> tuple[int, int]:  # fmt: skip
@@ -302,34 +215,25 @@ class Kernel:
         times: when each event counts, never falling. final: no events follow these, so that all moments are answered.
         Returns the next event and the next moment.
         """
-        self._scale(bid, ask)
-        views = _viewed(bid), _viewed(ask)
-        out = into[:4]
-        depth = into.bid_prices.shape[1]
-        row, stop = first, times.size
-        while at < moments.size:
-            tables = self._bid.keys.view(np.float64), self._ask.keys.view(np.float64)
-            row, at = _sample(
-                self._bid, self._ask, *views, times, row, stop, final, moments, at, depth, tables, self._scratch,
-                out, into.counts, into.rows,
-            )  # fmt: skip
-            if row == stop:
-                break
-            if at < moments.size:
-                self._make_room(bid, ask, row)
-        return row, at
+        rows = np.maximum(np.searchsorted(times, moments[at:], "right"), first)
+        if not final:  # events that follow may count by the same moment
+            rows = rows[: np.searchsorted(rows, times.size)]
+        done = at + rows.size
+        last = times.size
+        if done == moments.size:
+            last = int(rows[-1]) if rows.size else first
+        into.rows[at:done] = rows
+        out = into.bid_prices, into.bid_sizes, into.bid_offsets[at:]
+        self._bid = self._run(self._bid, bid, first, last, rows, into.depth, out)
+        out = into.ask_prices, into.ask_sizes, into.ask_offsets[at:]
+        self._ask = self._run(self._ask, ask, first, last, rows, into.depth, out)
+        return last, done
 
     def side(self, sign: float, depth: int | None = None) -> tuple[Floats, Floats]:
         """Prices and sizes of a side, best first: all levels, or the best `depth`."""
         side = self._bid if sign == BID else self._ask
-        live = side.sizes != 0.0
-        prices, sizes = side.keys[live].view(np.float64), side.sizes[live]
-        order = np.argsort(sign * prices)[:depth]
-        return prices[order], sizes[order]
-
-
-def samples(moments: int, depth: int) -> Samples:
-    """Room for the best `depth` levels at `moments` moments."""
-    bid_prices, bid_sizes, ask_prices, ask_sizes = (np.full((moments, depth), np.nan) for _ in range(4))
-    counts, rows = np.zeros((moments, 2), np.int64), np.zeros(moments, np.int64)
-    return Samples(bid_prices, bid_sizes, ask_prices, ask_sizes, counts, rows)
+        prices, sizes = _whole(side)
+        if side.meta[LIVE]:
+            order = np.argsort(sign * prices)
+            prices, sizes = prices[order], sizes[order]
+        return prices[:depth], sizes[:depth]

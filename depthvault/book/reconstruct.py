@@ -11,7 +11,7 @@ from datetime import datetime
 import numpy as np
 
 from depthvault.book.events import Floats, Snapshot, breaks, chain_of, levels_of, state_hash
-from depthvault.book.seeds import LEVEL_COLUMNS, Archive, events, latest, microseconds
+from depthvault.book.seeds import CHAIN_COLUMNS, LEVEL_COLUMNS, Archive, events, latest, microseconds
 from depthvault.clock import datetime_from_ns
 from depthvault.errors import ArchiveError
 
@@ -94,7 +94,7 @@ def book(archive: Archive, exchange: str, symbol: str, at: datetime, seed: Snaps
     kernel.apply(*seed.levels(), 0, 1)
     applied, last_id, last_received, gap = 0, seed.update_id, seed.received, None
     epoch = None
-    for batch in events(archive, exchange, symbol, seed, moment, LEVEL_COLUMNS):
+    for batch in events(archive, exchange, symbol, seed, moment, (*CHAIN_COLUMNS, *LEVEL_COLUMNS)):
         chain = chain_of(batch)
         if gap is None:
             broken = breaks(chain, last_id)

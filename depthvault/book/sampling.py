@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from depthvault.book.events import Chain, Flags, Floats, Integers, Levels, Snapshot, chain_of, levels_of
+from depthvault.book.events import Flags, Floats, Integers, Levels, Snapshot, levels_of
 from depthvault.book.seeds import LEVEL_COLUMNS, Archive, Stretch, events, microseconds, stretches
 from depthvault.errors import UsageError
 
@@ -61,7 +62,32 @@ def _unseeded(moments: Integers) -> pa.RecordBatch:
     return pa.record_batch([times, *nulls], schema=BOOKS_SCHEMA)
 
 
-_MOMENTS_AT_ONCE = 8192
+_LEVELS_AT_ONCE = 8192 * 20
+"""How many levels a side one batch of the answer has room for."""
+
+
+class _Events(NamedTuple):
+    """Events as they are applied. counted: when each was in the book, when it and all before it had been received."""
+
+    ids: Integers
+    counted: Integers
+    bid: Levels
+    ask: Levels
+
+
+def _next_events(reader: Iterator[pa.RecordBatch], received: int) -> _Events | None:
+    """The next events; `received`: when the last one before them counted."""
+    if (batch := next(reader, None)) is None:
+        return None
+    times = batch.column("received_time").cast(pa.int64()).to_numpy()
+    counted = np.maximum(np.maximum.accumulate(times), received)
+    ids = batch.column("final_update_id").to_numpy()
+    return _Events(ids, counted, levels_of(batch, "bid"), levels_of(batch, "ask"))
+
+
+def _no_events() -> _Events:
+    none = Levels(np.zeros(1, np.int64), np.empty(0), np.empty(0))
+    return _Events(np.empty(0, np.int64), np.empty(0, np.int64), none, none)
 
 
 def _walk(
@@ -72,61 +98,36 @@ def _walk(
     kernel = Kernel(depth)
     kernel.apply(*seed.levels(), 0, 1)
     reader = events(archive, exchange, symbol, seed, int(moments[-1]), LEVEL_COLUMNS)
-    last_id, received = seed.update_id, seed.received
-    batch = next(reader, None)
-    chain, counted, row = _counted(batch, received)
-    for low in range(0, moments.size, _MOMENTS_AT_ONCE):
-        asked = moments[low : low + _MOMENTS_AT_ONCE]
+    last_id, received, row = seed.update_id, seed.received, 0
+    coming = _next_events(reader, received)
+    at_once = max(1, _LEVELS_AT_ONCE // depth)
+    for low in range(0, moments.size, at_once):
+        asked = moments[low : low + at_once]
         into = samples(asked.size, depth)
         ids, times = np.empty(asked.size, np.int64), np.empty(asked.size, np.int64)
         at = 0
         while at < asked.size:
-            if batch is None:
-                none = np.empty(0, np.int64)
-                bid = ask = _nothing()
-                _, done = kernel.sample(bid, ask, none, 0, asked, into, at, final=True)
-                ids[at:done], times[at:done] = last_id, received
-                at = done
-                continue
-            row, done = kernel.sample(
-                levels_of(batch, "bid"), levels_of(batch, "ask"), counted, row, asked, into, at, final=False
-            )
-            rows = into.rows[at:done]
-            ids[at:done] = np.where(rows > 0, chain.final[np.maximum(rows - 1, 0)], last_id)
-            times[at:done] = np.where(rows > 0, counted[np.maximum(rows - 1, 0)], received)
+            now = coming or _no_events()
+            row, done = kernel.sample(now.bid, now.ask, now.counted, row, asked, into, at, final=coming is None)
+            before = into.rows[at:done]
+            ids[at:done] = np.concatenate(([last_id], now.ids))[before]
+            times[at:done] = np.concatenate(([received], now.counted))[before]
             at = done
             if at < asked.size:
-                last_id, received = int(chain.final[-1]), int(counted[-1])
-                batch = next(reader, None)
-                chain, counted, row = _counted(batch, received)
+                last_id, received, row = int(now.ids[-1]), int(now.counted[-1]), 0
+                coming = _next_events(reader, received)
         broken = np.zeros(asked.size, np.bool_) if stretch.broken is None else asked >= stretch.broken
         yield _as_batch(asked, times, ids, seed.update_id, broken, into)
 
 
-def _nothing() -> Levels:
-    return Levels(np.zeros(1, np.int64), np.empty(0), np.empty(0))
-
-
-def _counted(batch: pa.RecordBatch | None, received: int) -> tuple[Chain, Integers, int]:
-    """The ids of a batch, and when each of its events counts: when it and all before it had been received."""
-    none = np.empty(0, np.int64)
-    if batch is None:
-        return Chain(none, none, none, none, none, np.empty(0, np.bool_)), none, 0
-    chain = chain_of(batch)
-    return chain, np.maximum(np.maximum.accumulate(chain.received), received), 0
-
-
-def _lists(values: Floats, counts: Integers) -> pa.ListArray:
-    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-    filled = np.arange(values.shape[1]) < counts[:, None]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[filled]))
+def _lists(values: Floats, offsets: npt.NDArray[np.int32]) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values[: offsets[-1]]))
 
 
 def _as_batch(
     asked: Integers, times: Integers, ids: Integers, snapshot_id: int, broken: Flags, into: Samples
 ) -> pa.RecordBatch:
     kind = BOOKS_SCHEMA.field("time").type
-    bids, asks = into.counts[:, 0], into.counts[:, 1]
     return pa.record_batch(
         [
             pa.array(asked).cast(kind),
@@ -134,10 +135,10 @@ def _as_batch(
             pa.array(ids),
             pa.array(np.full(asked.size, snapshot_id)),
             pa.array(broken),
-            _lists(into.bid_prices, bids),
-            _lists(into.bid_sizes, bids),
-            _lists(into.ask_prices, asks),
-            _lists(into.ask_sizes, asks),
+            _lists(into.bid_prices, into.bid_offsets),
+            _lists(into.bid_sizes, into.bid_offsets),
+            _lists(into.ask_prices, into.ask_offsets),
+            _lists(into.ask_sizes, into.ask_offsets),
         ],
         schema=BOOKS_SCHEMA,
     )

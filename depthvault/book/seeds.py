@@ -16,11 +16,13 @@ from depthvault.clock import ns_from_datetime
 _LOOKBACKS = (timedelta(minutes=10), timedelta(hours=3), timedelta(hours=30), timedelta(days=370))
 _AHEAD = timedelta(minutes=2)
 """How much earlier than the snapshot's receipt its first diff may have been received: the fetch takes its time."""
-_FEW = 4 * 3_600_000_000
-"""µs within which snapshots are sought in the files themselves; beyond, DuckDB reads what it needs in parallel."""
+_FEW = 4
+"""In how many files of a channel snapshots are sought one after the other; more of them DuckDB reads in parallel."""
 LEVEL_COLUMNS = ("bid_prices", "bid_sizes", "ask_prices", "ask_sizes")
 _LEVELS = ", ".join(LEVEL_COLUMNS)
-CHAIN_COLUMNS = ("received_time", "first_update_id", "final_update_id", "prev_final_update_id", "is_snapshot", "epoch")
+_PLACE_COLUMNS = ("received_time", "final_update_id", "is_snapshot", "epoch")
+CHAIN_COLUMNS = (*_PLACE_COLUMNS, "first_update_id", "prev_final_update_id")
+"""What `chain_of` reads."""
 
 
 class Archive(Protocol):
@@ -38,10 +40,11 @@ class Archive(Protocol):
         high: int,
         columns: Sequence[str],
         only: str | None = None,
+        most_files: int | None = None,
     ) -> Iterator[pa.RecordBatch] | None:
         """Rows received in [low, high] µs, in chain order, where they can be had so without sorting; else None.
 
-        only: a column of flags; rows where it is false are left out.
+        only: a column of flags; rows where it is false are left out. most_files: None also when more files hold them.
         """
 
 
@@ -114,11 +117,11 @@ class _Place:
 
 
 def _places(archive: Archive, exchange: str, symbol: str, low: int, high: int) -> list[_Place] | None:
-    """All snapshots received in [low, high], without their levels; None: only SQL can tell."""
+    """All snapshots received in [low, high], without their levels; None: SQL must tell."""
     found: list[_Place] = []
     for kind, (channel, id_column, order, flag, _) in enumerate(_KINDS):
         columns = ("received_time", id_column, *order)
-        rows = archive.ordered(channel, exchange, symbol, low, high, columns, flag)
+        rows = archive.ordered(channel, exchange, symbol, low, high, columns, flag, _FEW)
         if rows is None:
             return None
         for batch in rows:
@@ -170,7 +173,7 @@ def _sought(archive: Archive, exchange: str, symbol: str, low: int, high: int, *
     """The newest snapshot received in [low, high], or the first one."""
     if high < low:
         return None
-    if high - low <= _FEW and (places := _places(archive, exchange, symbol, low, high)) is not None:
+    if (places := _places(archive, exchange, symbol, low, high)) is not None:
         if not places:
             return None
         # Of the same moment and id, SQL's answer may be either kind: they are the same book.
@@ -184,9 +187,12 @@ def _sought(archive: Archive, exchange: str, symbol: str, low: int, high: int, *
 def events(
     archive: Archive, exchange: str, symbol: str, seed: Snapshot, until: int, columns: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    """The events after `seed` received by `until`, in chain order; no batch is empty."""
+    """The events after `seed` received by `until`, in chain order; no batch is empty.
+
+    Besides `columns` they have what their place in the chain needs: receipt, id and epoch.
+    """
     low = seed.received - round(_AHEAD.total_seconds() * 1e6)
-    needed = list(dict.fromkeys((*CHAIN_COLUMNS, *columns)))
+    needed = list(dict.fromkeys((*_PLACE_COLUMNS, *columns)))
     ordered = archive.ordered("depth_diff", exchange, symbol, low, until, needed)
     if ordered is None:
         query = (
@@ -242,7 +248,7 @@ def stretches(archive: Archive, exchange: str, symbol: str, start: int, end: int
 def _first_break(archive: Archive, exchange: str, symbol: str, seed: Snapshot, end: int) -> int | None:
     """When the first event after a hole in the chain that begins at `seed` was received."""
     last_id, epoch = seed.update_id, None
-    for batch in events(archive, exchange, symbol, seed, end, ()):
+    for batch in events(archive, exchange, symbol, seed, end, CHAIN_COLUMNS):
         chain = chain_of(batch)
         if epoch is not None and int(chain.epoch[0]) != epoch:
             return int(chain.received[0])

@@ -56,13 +56,14 @@ def audit(
     if not chain.final.size:
         return
     reach = int(chain.final.max())
+    kernel = Kernel()
     for seed, target in pairwise(snapshots):
         if target.update_id > reach or (after is not None and target.update_id <= after):
             continue
-        yield _compare(seed, target, chain, bid, ask)
+        yield _compare(kernel, seed, target, chain, bid, ask)
 
 
-def _compare(seed: Snapshot, target: Snapshot, chain: Chain, bid: Levels, ask: Levels) -> Audited:
+def _compare(kernel: Kernel, seed: Snapshot, target: Snapshot, chain: Chain, bid: Levels, ask: Levels) -> Audited:
     first = int(np.searchsorted(chain.final, seed.update_id, "right"))
     last = int(np.searchsorted(chain.final, target.update_id, "right"))
     result = Audited(
@@ -74,7 +75,7 @@ def _compare(seed: Snapshot, target: Snapshot, chain: Chain, bid: Levels, ask: L
     straddling = last
     while straddling < chain.first.size and chain.first[straddling] <= target.update_id:
         straddling += 1
-    kernel = Kernel()
+    kernel.clear()
     kernel.apply(*seed.levels(), 0, 1)
     kernel.apply(bid, ask, first, last)
     compared: list[tuple[Floats, Floats]] = []

@@ -23,7 +23,9 @@ from depthvault.query.catalog import Catalog
 from depthvault.query.pruning import Scan
 from depthvault.schemas import CHANNELS
 
-_BATCH_ROWS = 16_384
+_BATCH_ROWS = 65_536
+_BATCH_ROWS_OF_LISTS = 4096
+"""Prices and sizes of so many events stay in the cache until they have been used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,17 @@ def ordered(
     high: int,
     columns: Sequence[str],
     only: str | None = None,
+    most_files: int | None = None,
 ) -> Iterator[pa.RecordBatch] | None:
     """Rows of `channel` received in [low, high] µs, in chain order, no batch empty; None: DuckDB must sort them.
 
     `columns` must hold the channel's order columns. only: a column of flags; rows where it is false are left out.
+    most_files: when more files may hold such rows, that is left to DuckDB, too.
     """
     files = catalog.settled(channel, _scan(channel, exchange, symbol, low, high))
     if files is None or any(file.startswith("s3:") for file in files):
+        return None
+    if most_files is not None and len(files) > most_files:
         return None
     wanted = _Wanted(symbol, low, high, only)
     try:
@@ -142,7 +148,9 @@ def _micros(value: object) -> int:
 def _batches(part: _Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(part.path, metadata=part.metadata) as file:
         names = list(dict.fromkeys(columns))
-        yield from file.iter_batches(_BATCH_ROWS, row_groups=part.groups, columns=names, use_threads=False)
+        lists = any(pa.types.is_list(file.schema_arrow.field(name).type) for name in names)
+        rows = _BATCH_ROWS_OF_LISTS if lists else _BATCH_ROWS
+        yield from file.iter_batches(rows, row_groups=part.groups, columns=names, use_threads=False)
 
 
 def _deciding(part: _Part, wanted: _Wanted) -> list[str]:

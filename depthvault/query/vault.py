@@ -135,12 +135,13 @@ class Vault:
         high: int,
         columns: Sequence[str],
         only: str | None = None,
+        most_files: int | None = None,
     ) -> Iterator[pa.RecordBatch] | None:
         """Rows received in [low, high] µs, in chain order, where the archive has them so; None: they must be sorted.
 
-        only: a column of flags; rows where it is false are left out.
+        only: a column of flags; rows where it is false are left out. most_files: None also when more files hold them.
         """
-        return ordered.ordered(self.catalog, channel, exchange, symbol, low, high, columns, only)
+        return ordered.ordered(self.catalog, channel, exchange, symbol, low, high, columns, only, most_files)
 
     def depth_diff(self, exchange: str, symbol: str | None, start: Moment, end: Moment) -> pa.RecordBatchReader:
         """Every change of the book; as `channel`."""
