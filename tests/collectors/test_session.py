@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import termios
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from tests.acceptance.programs import Simulated, Site, simulator
 
@@ -70,6 +78,43 @@ def test_watch_shows_a_book_and_leaves_nothing_behind(site: Site) -> None:
     assert "spread" in said
     assert "not kept" in said
     assert not (site.data / "journal").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_watch_in_a_terminal_of_80_columns_leaves_it_as_it_was(number: signal.Signals, site: Site) -> None:
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (40, 80))
+    before = termios.tcgetattr(slave)
+    words = site.command("watch", "binance_futures", "BTCUSDT", "--depth", "5", "--duration", "60s")
+    environment = site.environment | {"TERM": "xterm-256color"}
+    for name in ("COLUMNS", "LINES", "NO_COLOR"):
+        environment.pop(name, None)
+    process = subprocess.Popen(
+        words, cwd=site.folder, env=environment, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+    )
+    shown = b""
+    try:
+        while b"mid" not in shown or shown.count("█".encode()) < 20:
+            assert select.select([master], [], [], 60)[0], shown.decode()
+            shown += os.read(master, 65536)
+        process.send_signal(number)
+        while process.poll() is None or select.select([master], [], [], 0.1)[0]:
+            if select.select([master], [], [], 0.1)[0]:
+                shown += os.read(master, 65536)
+        assert process.returncode == 0, shown.decode()
+        assert termios.tcgetattr(slave) == before
+    finally:
+        process.kill()
+        process.wait()
+        os.close(slave)
+        os.close(master)
+    text = shown.decode()
+    assert text.count("\x1b[?1049h") == text.count("\x1b[?1049l") == 1, "the other screen is left again"
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is there again"
+    assert text.rindex("\x1b[?1049l") < text.rindex("spread"), "what was seen last stays"
+    home = re.sub(r"\x1b\[[0-9;?]*[Hhl]", "\n", text)
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", home).replace("\r", "").split("\n")
+    assert [line for line in lines if cell_len(line) > 80] == []
 
 
 def test_watch_on_lighter_needs_no_rest_snapshot(site: Site) -> None:

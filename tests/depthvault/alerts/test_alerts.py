@@ -13,10 +13,13 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope
+from typer.testing import CliRunner
 
 from depthvault.alerts import Alert, Grouper, Message, Spool, SpoolReader, configured_senders
 from depthvault.alerts.senders import SendError
+from depthvault.cli import app
 from depthvault.config import AlertsConfig, Secrets
+from depthvault.errors import ConfigError
 
 SECOND = 10**9
 
@@ -141,6 +144,38 @@ def test_a_refused_login_is_one_line_without_the_password(mail_server: tuple[Mai
         sender.send(Message("t", "b"))
     assert "wrong one" not in str(caught.value)
     assert mailbox.mails == []
+
+
+def test_the_command_sends_by_every_way_and_says_which_arrived(
+    telegram: Telegram, mail_server: tuple[Mailbox, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailbox, port = mail_server
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "TELEGRAM_BOT_TOKEN": "123:abc", "TELEGRAM_CHAT_ID": "-100", "SMTP_HOST": "127.0.0.1", "SMTP_PORT": str(port),
+        "DEPTHVAULT_ALERTS__TELEGRAM_URL": telegram.url, "DEPTHVAULT_ALERTS__MAIL_TO": '["team@example.com"]',
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(app, ["alerts", "test"])
+    assert (result.exit_code, result.stdout) == (0, "telegram: sent\nmail: sent\n")
+    assert len(telegram.received) == len(mailbox.mails) == 1
+    telegram.refuse = True
+    result = CliRunner().invoke(app, ["alerts", "test"])
+    assert result.exit_code == 1
+    assert "telegram: HTTP 403 Forbidden: bot was blocked" in result.stdout
+    assert "mail: sent" in result.stdout
+    assert "123:abc" not in result.stdout
+
+
+def test_the_command_says_what_to_set_when_nothing_is_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("TELEGRAM_BOT_TOKEN", "TELEGRAM_CHAT_ID", "SMTP_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    result = CliRunner().invoke(app, ["alerts", "test"])
+    assert isinstance(result.exception, ConfigError)
+    assert "TELEGRAM_BOT_TOKEN" in str(result.exception)
 
 
 def test_a_bad_night_is_ten_messages_and_tells_of_every_alert() -> None:
