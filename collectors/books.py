@@ -58,6 +58,10 @@ class Books:
     def track(self, stream: Stream, rank: int) -> BookSync:
         """The sync of `stream`'s symbol, made when it is new. rank: 0 is the most active symbol."""
         book = self.books.get(stream.symbol)
+        if book is not None and book.stream is not None and book.stream.name != stream.name:
+            # Another cadence cuts the same changes into other events: a chain of its own, seeded anew.
+            self.drop(stream.symbol)
+            book = None
         if book is None:
             grace_ns = round(self.exchange.config.resync_grace.total_seconds() * 1e9)
             book = Book(stream.symbol, BookSync(self.exchange.continuity, self.exchange.seed, grace_ns=grace_ns))

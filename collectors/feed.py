@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from collectors.recorder import Recorder
 from collectors.slot import Opener, Slot
 from depthvault.exchanges.base import Exchange, Stream
 
 LOG = logging.getLogger("depthvault.collector")
+
+SUCCESSION = 30.0
+"""Seconds for which a stream goes on, at most, when settings replace it by another of its channel and symbol."""
 
 
 class Feed:
@@ -30,6 +34,7 @@ class Feed:
         self._tasks: dict[Slot, asyncio.Task[None]] = {}
         self._places: dict[str, Slot] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._leaving: dict[str, Slot] = {}  # replaced streams, and where they go on until their successors speak
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -41,22 +46,37 @@ class Feed:
         return self._places.get(name)
 
     def set_exchange(self, exchange: Exchange) -> None:
-        """Use another configuration for connections and subscriptions from now on."""
-        self._exchange = exchange
+        """Use another configuration for connections and subscriptions from now on; another address by a roll."""
+        before, self._exchange = self._exchange, exchange
         self._opener.exchange = exchange
+        for slot in self.slots:
+            if exchange.url(slot.route) != before.url(slot.route):
+                slot.request_roll("settings")
 
     def update(self, streams: Sequence[Stream]) -> tuple[list[Stream], list[Stream]]:
-        """Make exactly `streams` subscribed; (added, removed). What stays is not touched, so nothing of it is lost."""
+        """Make exactly `streams` subscribed; (added, removed). What stays is not touched, so nothing of it is lost.
+
+        Where settings replace a stream (another cadence), the old one goes on until the new one speaks.
+        """
         wanted = {stream.name: stream for stream in streams}
+        for name in self._leaving.keys() & wanted.keys():  # changed, and changed back
+            self._places[name] = self._leaving.pop(name)
+        added = [stream for name, stream in wanted.items() if name not in self._places]
+        successors: dict[tuple[str, str], list[str]] = {}
+        for stream in added:
+            successors.setdefault((stream.channel, stream.symbol), []).append(stream.name)
         removed: list[Stream] = []
         for slot in self.slots:
-            gone = [stream for name, stream in slot.streams.items() if name not in wanted]
-            if gone:
-                slot.remove(gone)
-                removed.extend(gone)
+            gone = [stream for name, stream in slot.streams.items() if name not in wanted and name not in self._leaving]
+            replaced = [stream for stream in gone if (stream.channel, stream.symbol) in successors]
+            slot.remove([stream for stream in gone if stream not in replaced])
+            for stream in replaced:
+                self._leaving[stream.name] = slot
+                names = successors[stream.channel, stream.symbol]
+                self._in_background(self._succession(stream, names), f"succession-{stream.name}")
+            removed.extend(gone)
         for stream in removed:
             del self._places[stream.name]
-        added = [stream for name, stream in wanted.items() if name not in self._places]
         by_place: dict[tuple[str, str], list[Stream]] = {}
         for stream in added:
             by_place.setdefault((stream.route, stream.symbol), []).append(stream)
@@ -76,6 +96,25 @@ class Feed:
             if not slot.streams:
                 self._end(slot)
         return added, removed
+
+    async def _succession(self, stream: Stream, successors: Sequence[str]) -> None:
+        """End `stream` when all of `successors` have spoken, or after some time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + SUCCESSION
+        states = self._recorder.states
+        while loop.time() < deadline:
+            if all(name not in states or states[name].frames for name in successors):
+                break
+            await asyncio.sleep(0.05)
+        if (slot := self._leaving.pop(stream.name, None)) is not None:
+            slot.remove([stream])
+            if not slot.streams and slot in self._tasks:
+                self._end(slot)
+
+    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _room(self, route: str, symbol: str, size: int, planned: dict[Slot, tuple[set[str], int]]) -> Slot:
         """Where `size` more streams of `symbol` go: to its other streams, else where there is room, else a new slot."""
@@ -111,10 +150,7 @@ class Feed:
 
     def _end(self, slot: Slot) -> None:
         """Close a slot that has nothing left to carry."""
-        task = self._tasks.pop(slot)
-        closing = asyncio.get_running_loop().create_task(self._close(slot, task, "empty"))
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._in_background(self._close(slot, self._tasks.pop(slot), "empty"), f"close-{slot.index}")
 
     async def _close(self, slot: Slot, task: asyncio.Task[None], reason: str) -> None:
         await slot.stop(reason)
@@ -128,4 +164,10 @@ class Feed:
         slots = dict(self._tasks)
         self._tasks.clear()
         self._places.clear()
-        await asyncio.gather(*(self._close(slot, task, reason) for slot, task in slots.items()), *self._closing)
+        self._leaving.clear()
+        for task in self._closing:
+            if task.get_name().startswith("succession-"):
+                task.cancel()
+        await asyncio.gather(
+            *(self._close(slot, task, reason) for slot, task in slots.items()), *self._closing, return_exceptions=True
+        )

@@ -189,6 +189,62 @@ async def test_reload_adds_a_symbol_and_loses_nothing_of_the_others(tmp_path: Pa
         assert frames(rows, "xrpusdt@depth@100ms")
 
 
+@pytest.mark.parametrize(("venue", "speed"), [("binance_spot", "1000ms"), ("binance_futures", "500ms")])
+async def test_another_cadence_is_taken_over_without_a_hole(venue: str, speed: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with running(simulated(tmp_path)) as sim:
+        options = {"channels": ("depth_diff", "book_ticker")}
+        before = configuration(sim, venue, data, depth_speed="100ms", **options)
+        after = configuration(sim, venue, data, depth_speed=speed, **options)
+        async with collecting(before, venue, reload=lambda: after) as collector:
+            await subscribed(collector)
+            async with ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+                collector.reload()
+                await until(lambda: not any("@100ms" in name for name in collector.recorder.states), "it is taken over")
+                carried = lambda: {n for slot in collector.feed.slots for c in slot.connections for n in c.subscribed}  # noqa: E731
+                await until(lambda: not any("@100ms" in name for name in carried()), "the old streams end")
+                await until(lambda: collector.books.states()["live"] == 3, "all books are live again")
+                seen = collector.recorder.counters.frames
+                await until(lambda: collector.recorder.counters.frames > seen + 200, "and go on")
+            await caught_up(collector, sim)
+            assert collector.recorder.counters.connects == len(collector.feed.slots)
+        rows = journal_rows(data, venue)
+        assert events(rows, "gap") == []
+        suffix = "" if speed == "1000ms" else f"@{speed}"
+        for symbol in collector.universe.symbols:
+            old, new = (f"{symbol.lower()}@depth{part}" for part in ("@100ms", suffix))
+            assert frames(rows, old)
+            assert frames(rows, new)
+            heads = sorted(
+                (json.loads(body) for body in frames(rows, old) + frames(rows, new)), key=lambda one: one["u"]
+            )
+            reach = heads[0]["u"]
+            for head in heads[1:]:
+                assert head.get("pu", head["U"] - 1) <= reach, f"{symbol}: nothing covers what is before {head['u']}"
+                reach = max(reach, head["u"])
+            ticker = f"{symbol.lower()}@bookTicker"
+            assert frames(rows, ticker) == truth_of(sim, venue, ticker), "what stays is not touched"
+
+
+async def test_another_address_is_taken_over_with_overlap(tmp_path: Path) -> None:
+    venue, data = "binance_spot", tmp_path / "data"
+    async with running(simulated(tmp_path)) as sim:
+        before = configuration(sim, venue, data)
+        after = configuration(sim, venue, data, ws_url=sim.ws_url(venue).replace("127.0.0.1", "localhost"))
+        async with collecting(before, venue, reload=lambda: after) as collector:
+            await subscribed(collector)
+            async with ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+                collector.reload()
+                await until(lambda: collector.recorder.counters.rolls == 1, "the connection is replaced")
+            await caught_up(collector, sim)
+        rows = journal_rows(data, venue)
+        assert [each["reason"] for each in events(rows, "roll")] == ["settings"]
+        for stream in collector.recorder.states:
+            assert missing_and_doubled(frames(rows, stream), truth_of(sim, venue, stream))[0] == []
+
+
 async def test_symbol_that_is_not_listed_is_declared(tmp_path: Path) -> None:
     venue = "binance_spot"
     async with running(simulated(tmp_path)) as sim:
