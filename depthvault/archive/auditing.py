@@ -1,7 +1,8 @@
 """The book audit of one unit: which files it reads, how it goes on from the period before, and what it stages.
 
 A snapshot near the end of a period is judged with the period in which the diffs reach its id. So the audit begins with
-the last snapshot judged before, and with the diffs of the period before that follow it.
+the last snapshot judged before, and with the diffs of the period before that follow it. Where a day was rolled up, the
+rows of its periods are read from its files.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +18,16 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from depthvault.archive.channel import settled, stage_table
+from depthvault.archive.day import at_hand
 from depthvault.archive.encoding import Encoding
 from depthvault.archive.manifest import ArchiveFile, ArchiveState, Conflict, Entry
+from depthvault.archive.places import PeriodRows, Places
 from depthvault.archive.staging import Staging
+from depthvault.archive.store import Store
 from depthvault.book.events import Snapshot, chain_of, levels_of
+from depthvault.errors import CorruptError
 from depthvault.exchanges.base import Exchange, Seed
 from depthvault.layout import Layout
 from depthvault.period import Period
@@ -39,44 +44,23 @@ MOST_MISMATCHES = 20
 """Mismatches whose levels an entry tells in full; all are counted in `book_audit`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A data file of one channel and period, and where it lies."""
-
-    file: ArchiveFile
-    path: Path
-
-    def rows(self, symbol: str, after: int | None = None, columns: list[str] | None = None) -> pa.Table | None:
-        """The rows of a symbol; None when it has none. after: leave out row groups that end at or before this id."""
-        span = self.file.symbols.get(symbol)
-        if span is None:
-            return None
-        with pq.ParquetFile(self.path) as parquet:
-            groups = [
-                group for group in range(*span.row_groups) if after is None or _last_id(parquet, group) > after
-            ]  # fmt: skip
-            return parquet.read_row_groups(groups, columns=columns)
-
-
-def _last_id(parquet: pq.ParquetFile, group: int) -> int:
-    place = parquet.schema_arrow.get_field_index("final_update_id")
-    return int(parquet.metadata.row_group(group).column(place).statistics.max)
-
-
 def with_audit(
     layout: Layout, venue: Exchange, period: Period, state: ArchiveState, staging: Staging,
-    drafts: list[Entry], encoding: Encoding,
+    drafts: list[Entry], encoding: Encoding, store: Store | None = None,
 ) -> list[Entry]:  # fmt: skip
-    """`drafts` with the book audit added to the one whose snapshots were judged, where there is one."""
+    """`drafts` with the book audit added to the one whose snapshots were judged, where there is one.
+
+    Files of a day that are needed and no longer here are fetched from `store`.
+    """
     name = "depth_snapshot" if any(draft.channel == "depth_snapshot" for draft in drafts) else "depth_diff"
     draft = next((draft for draft in drafts if draft.channel == name), None)
     if draft is None:
         return drafts
-    sources = _Sources(layout, venue, period, state, staging, drafts)
+    sources = _sources_of(layout, venue, period, state, staging, drafts, store)
     rows: list[dict[str, Any]] = []
     mismatches: list[Conflict] = []
     for symbol, outcome in sources.audited():
-        rows.append(_row(venue.name, symbol, period, outcome))
+        rows.append(audit_row(venue.name, symbol, period, outcome))
         if not outcome.ok and not outcome.gap_crossed and len(mismatches) < MOST_MISMATCHES:
             mismatches.append(_mismatch(symbol, outcome))
     files = []
@@ -103,41 +87,68 @@ def _with_files(
     )
 
 
-class _Sources:
-    """Finds the files of this period and the one before, and audits one symbol after the other."""
+def _sources_of(
+    layout: Layout, venue: Exchange, period: Period, state: ArchiveState, staging: Staging, drafts: list[Entry],
+    store: Store | None,
+) -> Sources:  # fmt: skip
+    """What is audited once `drafts` are published."""
 
-    def __init__(
-        self, layout: Layout, venue: Exchange, period: Period, state: ArchiveState, staging: Staging,
-        drafts: list[Entry],
-    ) -> None:  # fmt: skip
-        self._layout, self._exchange, self._period, self._state = layout, venue.name, period, state
-        self._in_band = venue.seed is Seed.IN_BAND
-        self._staging = staging
-        self._drafts = {draft.channel: draft for draft in drafts}
-        self._before = state.before(venue.name, "depth_diff", period.label)
-        self.diffs, self.snapshots = self._now("depth_diff"), self._now("depth_snapshot")
-        self.diffs_before, self.snapshots_before = self._earlier("depth_diff"), self._earlier("depth_snapshot")
+    def find(file: ArchiveFile) -> Path | None:
+        """Here, else fetched. What cannot be had is not judged; that it is missing is for `verify` to tell."""
+        fetched = staging.path("fetched/" + file.path)
+        if fetched.exists():
+            return fetched
+        try:
+            return at_hand(layout, store, file, staging.path("fetched"))
+        except CorruptError:
+            return None
 
-    def _now(self, channel: str) -> _Source | None:
-        draft = self._drafts.get(channel)
-        for file in draft.add if draft else []:
-            if file.table == channel:
-                return _Source(file, self._staging.path(file.path))
-        return self._archived(channel, self._period.label)
+    places = Places(layout, state, find)
+    by_channel = {draft.channel: draft for draft in drafts}
 
-    def _earlier(self, channel: str) -> _Source | None:
-        return self._archived(channel, self._before.period) if self._before else None
+    def now(channel: str) -> PeriodRows:
+        draft = by_channel.get(channel)
+        staged = [(file, staging.path(file.path)) for file in draft.add if file.table == channel] if draft else []
+        held = places.files(("hour", venue.name, channel, period.label), channel)
+        is_replaced = draft is not None and all(file.path in draft.remove for file in held)
+        return places.rows_of(venue.name, channel, period, staged if staged or is_replaced else None)
 
-    def _archived(self, channel: str, label: str) -> _Source | None:
-        for file in self._state.files_of(("hour", self._exchange, channel, label)):
-            if file.table == channel and self._layout.archived(file.path).exists():
-                return _Source(file, self._layout.archived(file.path))
-        return None
+    before = state.before(venue.name, "depth_diff", period.label)
+    return Sources(venue.seed, now("depth_diff"), now("depth_snapshot"), *earlier(places, before))
 
-    def audited(self) -> Iterator[tuple[str, Audited]]:
-        """Every comparison that can be made now and could not be before."""
-        for symbol in sorted(self.diffs.file.symbols) if self.diffs else []:
-            tail = self._before.tails.get(symbol, {}).get("") if self._before else None
+
+def earlier(places: Places, before: Entry | None) -> tuple[Entry | None, PeriodRows | None, PeriodRows | None]:
+    """The diffs and snapshots of the period before, whose `depth_diff` entry is `before`."""
+    if before is None:
+        return None, None, None
+    period = Period.parse(before.period, timedelta(minutes=before.period_minutes))
+    diffs, snapshots = (places.rows_of(before.exchange, name, period) for name in ("depth_diff", "depth_snapshot"))
+    return before, diffs, snapshots
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the audit of one period reads: its diffs and snapshots, and those of the period before.
+
+    before: the `depth_diff` entry of that period.
+    """
+
+    seed: Seed
+    diffs: PeriodRows
+    snapshots: PeriodRows
+    before: Entry | None
+    diffs_before: PeriodRows | None
+    snapshots_before: PeriodRows | None
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols with diffs."""
+        return self.diffs.symbols
+
+    def audited(self, symbols: Iterable[str] | None = None) -> Iterator[tuple[str, Audited]]:
+        """Every comparison that can be made now and could not be before, of all symbols or some."""
+        for symbol in self.symbols if symbols is None else symbols:
+            tail = self.before.tails.get(symbol, {}).get("") if self.before else None
             after = tail.final_id if tail else None
             snapshots = self._seeds(symbol, after)
             if len(snapshots) < 2:
@@ -146,10 +157,15 @@ class _Sources:
 
             table = self._events(symbol, snapshots[0].update_id)
             chain = chain_of(table)
-            if self._in_band:  # the venue names no first id: an event's changes lie after the event before
+            if self.seed is Seed.IN_BAND:  # the venue names no first id: an event's changes lie after the one before
                 chain = chain._replace(first=chain.prev + 1)
             for outcome in audit(snapshots, chain, levels_of(table, "bid"), levels_of(table, "ask"), after):
                 yield symbol, outcome
+
+    def own_seeds(self, symbol: str) -> set[int]:
+        """The ids of the snapshots of this period itself."""
+        now = [*_rest_snapshots(self.snapshots, symbol), *_in_band_snapshots(self.diffs, symbol)]
+        return {one.update_id for one in now}
 
     def _seeds(self, symbol: str, after: int | None) -> list[Snapshot]:
         """Snapshots by id: the last one judged before, those not yet judged, and this period's."""
@@ -179,12 +195,12 @@ def _order(snapshot: Snapshot) -> tuple[int, int]:
     return snapshot.update_id, snapshot.received
 
 
-def _rest_snapshots(source: _Source | None, symbol: str) -> Iterable[Snapshot]:
+def _rest_snapshots(source: PeriodRows | None, symbol: str) -> Iterable[Snapshot]:
     table = source.rows(symbol) if source else None
     return () if table is None else _snapshots(table, "depth_snapshot", "last_update_id")
 
 
-def _in_band_snapshots(source: _Source | None, symbol: str) -> Iterable[Snapshot]:
+def _in_band_snapshots(source: PeriodRows | None, symbol: str) -> Iterable[Snapshot]:
     flags = source.rows(symbol, columns=["is_snapshot"]) if source else None
     if source is None or flags is None or not pc.any(flags.column(0)).as_py():
         return ()
@@ -210,7 +226,8 @@ def _snapshots(table: pa.Table, channel: str, id_column: str) -> Iterator[Snapsh
         )  # fmt: skip
 
 
-def _row(exchange: str, symbol: str, period: Period, outcome: Audited) -> dict[str, Any]:
+def audit_row(exchange: str, symbol: str, period: Period, outcome: Audited) -> dict[str, Any]:
+    """The comparison as `book_audit` stores it."""
     names = (
         "from_update_id", "to_update_id", "diffs_applied", "matched", "missing", "extra", "different", "undecidable",
         "bid_low", "ask_high", "gap_crossed", "state_hash",

@@ -115,7 +115,7 @@ def compact(layout: Layout, config: Config, exchange: str, period: Period, store
             before_file = next((file for file in held if file.table == name), None)
             work = Work(layout, exchange, CHANNELS[name], period, inputs, before, before_file, heard, store)
             drafts.append(compact_channel(work, state, staging, encoding))
-        drafts = with_audit(layout, venue, period, state, staging, drafts, encoding)
+        drafts = with_audit(layout, venue, period, state, staging, drafts, encoding, store)
         compacted = Compacted(exchange, period.label, int(period.length.total_seconds() // 60), drafts)
         if drafts:
             staging.write(compacted)

@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from depthvault.errors import CorruptError
+
 LOGICAL_HASH_KEY = "depthvault.logical_sha256"
 _DICTIONARY_PAGE = 4 << 20
 _DATA_PAGE = 64 << 10
@@ -86,7 +88,8 @@ class LogicalHash:
         kind = array.type
         nulls.update(array.is_null().to_numpy(zero_copy_only=False).view(np.uint8).data)
         if pa.types.is_list(kind):
-            assert array.null_count == 0, "list columns hold no null"
+            if array.null_count:
+                raise CorruptError("a list column holds nulls, and none of ours does")
             lengths.update(_contiguous(array.value_lengths(), "<i4"))
             values.update(_contiguous(array.flatten(), "<f8"))
         elif pa.types.is_string(kind):

@@ -40,13 +40,15 @@ class Finding:
 @dataclass(frozen=True, slots=True)
 class Verification:
     """What a verification looked at and found. `checked`: files and objects whose bytes were hashed. `pending`: files
-    and objects that no manifest names but that are younger than PENDING: a worker may be about to publish them."""
+    and objects that no manifest names but that are younger than PENDING: a worker may be about to publish them.
+    unread: files whose rows a deep verification did not see, because only the store has them."""
 
     findings: list[Finding]
     manifests: int
     checked: int
     bytes: int
     pending: int = 0
+    unread: int = 0
 
     @property
     def ok(self) -> bool:
@@ -63,7 +65,7 @@ def verify(
 ) -> Verification:
     """Check the local archive (unless `local` is False) and the store (when given).
 
-    `deep` reads the rows, too: each file's logical hash, its order, and that no chain breaks without a declared gap.
+    `deep` reads the rows, too: see `depthvault.archive.deep`.
     Where the log grew during the look and something seems wrong, it is looked at anew: a worker was publishing.
     """
     for _ in range(_LOOKS):
@@ -87,7 +89,7 @@ def _last_manifest(layout: Layout, store: Store | None) -> tuple[str, ...]:
 
 def _verify(layout: Layout, store: Store | None, local: bool, deep: bool, now: datetime) -> Verification:
     findings: list[Finding] = []
-    checked = size = manifests = pending = 0
+    checked = size = manifests = pending = unread = 0
     state: ArchiveState | None = None
     if local:
         try:
@@ -106,9 +108,11 @@ def _verify(layout: Layout, store: Store | None, local: bool, deep: bool, now: d
             pending += young
             findings += _local_sums(layout, state, log.evicted(layout))
             if deep:
-                from depthvault.archive.deep import deep_findings
+                from depthvault.archive.deep import deeply
 
-                findings += deep_findings(layout, state)
+                rows = deeply(layout, state)
+                findings += rows.findings
+                unread = rows.unread
     if store is not None:
         try:
             remote = log.load_store(store)
@@ -126,7 +130,7 @@ def _verify(layout: Layout, store: Store | None, local: bool, deep: bool, now: d
             pending += young
             if state is not None:
                 findings += _logs_differ(state, remote)
-    return Verification(sorted(findings), manifests, checked, size, pending)
+    return Verification(sorted(findings), manifests, checked, size, pending, unread)
 
 
 def _local_files(layout: Layout, state: ArchiveState, gone: set[str]) -> Iterator[tuple[ArchiveFile, Finding | None]]:

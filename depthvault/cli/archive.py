@@ -189,7 +189,7 @@ def register(app: typer.Typer) -> None:
     def verify(
         where: Annotated[Where | None, typer.Argument(help="Default: both when a store is configured.")] = None,
         deep: Annotated[
-            bool, typer.Option("--deep", help="Read the rows too: order, continuity, logical hash.")
+            bool, typer.Option("--deep", help="Read the rows too: values, order, continuity, the book audit.")
         ] = False,
         config: ConfigFile = None,
         data_dir: DataDir = None,
@@ -209,7 +209,8 @@ def register(app: typer.Typer) -> None:
         verdict = "[green]all as recorded[/]" if result.ok else f"[bold red]{len(result.findings)} findings[/]"
         looked_at = f"{result.manifests:,} manifests chained, {result.checked:,} files hashed ({result.bytes:,} bytes)"
         waiting = f"; {result.pending:,} new ones wait for their manifest" if result.pending else ""
-        console.print(f"{looked_at}: {verdict}{waiting}")
+        unread = f"; {result.unread:,} files are only in the store, restore them to have their rows looked at"
+        console.print(f"{looked_at}: {verdict}{waiting}{unread if result.unread else ''}")
         raise typer.Exit(0 if result.ok else 1)
 
     @command(app, "cleanup", panel=PANEL, example="depthvault cleanup --dry-run")
