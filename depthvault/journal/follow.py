@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 from depthvault.clock import ns_from_datetime
@@ -21,12 +21,12 @@ _LOOK_AROUND = 0.25  # seconds between looks for new files and for writers that 
 class _Cursor:
     """How far one file has been read."""
 
-    def __init__(self, path: Path, *, at_end: bool) -> None:
+    def __init__(self, path: Path, *, at_end: bool = False, offset: int = 0) -> None:
         self.path = path
         self.stop: str | None = None
         """Why the writer stopped: the stop row's reason, `crash` when it is gone without one; None while it lives."""
         self._source = FileSource(path)
-        self._offset = tail(self._source)[1] if at_end else 0
+        self._offset = tail(self._source)[1] if at_end else offset
         self._last_sequence: int | None = None
         self._bad_until = 0
 
@@ -62,10 +62,19 @@ class Follower:
     """Reads what a writer has written since the last `poll`. Not thread safe; `close` it.
 
     since_ns: begin with the file that holds this wall time (0: with the oldest one); None: with what comes from now on.
+    positions: begin there instead: for each file that is known the record to go on with, None for one that is done.
     Files side by side (REST fetchers) are followed all at once; those of a collector one after the other.
     """
 
-    def __init__(self, layout: Layout, exchange: str, writer: str, *, since_ns: int | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        exchange: str,
+        writer: str,
+        *,
+        since_ns: int | None = None,
+        positions: Mapping[Path, int | None] | None = None,
+    ) -> None:
         self._layout = layout
         self._exchange = exchange
         self._writer = writer
@@ -73,6 +82,12 @@ class Follower:
         self._looked = 0.0
         self.last_stop: str | None = None
         """Why the last file that ended did so (`crash` when its writer is gone without a word)."""
+        self.behind = False
+        """Whether the last `poll` left something that was there."""
+        if positions is not None:
+            self._cursors = [_Cursor(path, offset=at) for path, at in positions.items() if at is not None]
+            self._seen = set(positions)
+            return
         paths = layout.journal_files(exchange, writer)
         if since_ns is None:
             begun = paths
@@ -87,10 +102,17 @@ class Follower:
         """Whether nothing is written now, and the last file did not end for a rotation."""
         return not self._cursors and self.last_stop is not None and self.last_stop != "rotate"
 
-    def poll(self) -> list[Batch | Damage]:
-        """What is new, in the order written; empty when nothing is."""
+    @property
+    def files(self) -> list[Path]:
+        """The files whose end has not been seen."""
+        return [cursor.path for cursor in self._cursors]
+
+    def poll(self, limit: int | None = None) -> list[Batch | Damage]:
+        """What is new, in the order written; empty when nothing is. limit: about so many rows at most; see `behind`."""
         parts: list[Batch | Damage] = []
-        self._advance(parts)
+        self.behind = self._advance(parts, limit=limit)
+        if self.behind:
+            return parts
         now = time.monotonic()
         if not self._cursors or now - self._looked >= _LOOK_AROUND:
             self._looked = now
@@ -100,18 +122,25 @@ class Follower:
             for cursor in self._cursors:
                 parts.extend(cursor.finish_if_abandoned())
             self._seen.update(new)
-            self._cursors += [_Cursor(path, at_end=False) for path in new]
-            self._advance(parts)
+            self._cursors += [_Cursor(path) for path in new]
+            self.behind = self._advance(parts, limit=limit)
         return parts
 
-    def _advance(self, parts: list[Batch | Damage], *, look: bool = False) -> None:
+    def _advance(self, parts: list[Batch | Damage], *, look: bool = False, limit: int | None = None) -> bool:
+        """Read on. Returns whether `limit` rows were read before the end."""
+        rows = 0
         for cursor in self._cursors:
-            parts.extend(cursor.advance(look=look))
+            for part in cursor.advance(look=look):
+                parts.append(part)
+                rows += part.rows.num_rows if isinstance(part, Batch) else 0
+                if limit is not None and rows >= limit:
+                    return True
         for cursor in self._cursors:
             if cursor.stop is not None:
                 self.last_stop = cursor.stop
                 cursor.close()
         self._cursors = [cursor for cursor in self._cursors if cursor.stop is None]
+        return False
 
     def close(self) -> None:
         """Let the files go."""

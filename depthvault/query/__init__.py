@@ -1,9 +1,10 @@
-"""Asking the archive: SQL, Arrow, books, replay, export."""
+"""Asking the archive: SQL, Arrow, books, replay, what comes in now, export."""
 
 from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING
 
+from depthvault.query.follow import Follow
 from depthvault.query.replay import Event, Gap, Notice, Stream
 from depthvault.query.statement import Format
 from depthvault.query.text import Moment
@@ -32,4 +33,4 @@ def run(
     return statement.run(vault.catalog, sql, format, out=out, console=console, limit=limit)
 
 
-__all__ = ["Event", "Format", "Gap", "Moment", "Notice", "Stream", "Vault", "open_vault", "run"]
+__all__ = ["Event", "Follow", "Format", "Gap", "Moment", "Notice", "Stream", "Vault", "open_vault", "run"]

@@ -53,25 +53,25 @@ class Stream:
 class Event:
     """One row of a stream. Columns are read by name: `event["price"]`. `received` is µs since the epoch."""
 
-    __slots__ = ("_batch", "_row", "received", "stream")
+    __slots__ = ("received", "row", "source", "stream")
 
-    def __init__(self, stream: Stream, received: int, batch: _Batch, row: int) -> None:
-        self.stream, self.received, self._batch, self._row = stream, received, batch, row
+    def __init__(self, stream: Stream, received: int, source: Rows, row: int) -> None:
+        self.stream, self.received, self.source, self.row = stream, received, source, row
 
     @property
     def received_time(self) -> datetime:
         return datetime_from_ns(self.received * 1000)
 
     def __getitem__(self, column: str) -> Any:
-        return self._batch.column(column)[self._row]
+        return self.source.column(column)[self.row]
 
     def levels(self, side: str) -> tuple[Floats, Floats]:
         """Prices and sizes of the `bid` or `ask` levels, without copying."""
-        return self._batch.levels(f"{side}_prices", self._row), self._batch.levels(f"{side}_sizes", self._row)
+        return self.source.levels(f"{side}_prices", self.row), self.source.levels(f"{side}_sizes", self.row)
 
     def as_dict(self) -> dict[str, Any]:
         """All columns."""
-        return {"exchange": self.stream.exchange, **self._batch.rows.slice(self._row, 1).to_pylist()[0]}
+        return {"exchange": self.stream.exchange, **self.source.rows.slice(self.row, 1).to_pylist()[0]}
 
     def __repr__(self) -> str:
         return f"<Event {self.stream} {self.received_time:%Y-%m-%d %H:%M:%S.%f}>"
@@ -100,8 +100,8 @@ class Notice:
     detail: dict[str, Any]
 
 
-class _Batch:
-    """Rows of a stream, and when each is given out; columns become Python lists when they are first asked for."""
+class Rows:
+    """Rows of one stream, and when each is given out; columns become Python lists when they are first asked for."""
 
     __slots__ = ("_columns", "_levels", "released", "rows")
 
@@ -165,10 +165,18 @@ def _notices(archive: Archive, exchanges: Iterable[str], start: datetime, end: d
         f"AND received_time < {literal(end)} ORDER BY received_time, kind, instance"
     )
     for batch in reader:
-        received = batch.column("received_time").cast(pa.int64()).to_pylist()
-        for row, moment in zip(batch.to_pylist(), received, strict=True):
-            detail = json.loads(row["detail"]) if row["detail"] else {}
-            yield Notice(row["exchange"], moment, row["kind"], row["instance"], row["channel"], row["symbol"], detail)
+        yield from notices_of(batch)
+
+
+def notices_of(batch: pa.RecordBatch) -> Iterator[Notice]:
+    """The rows of `collector_event` that are passed on."""
+    received = batch.column("received_time").cast(pa.int64()).to_pylist()
+    names = ("exchange", "kind", "instance", "channel", "symbol", "detail")
+    columns = (batch.column(name).to_pylist() for name in names)
+    for moment, exchange, kind, instance, channel, symbol, detail in zip(received, *columns, strict=True):
+        if kind in NOTICES:
+            told = json.loads(detail) if detail else {}
+            yield Notice(exchange, moment, kind, instance, channel, symbol, told)
 
 
 @dataclass(slots=True)
@@ -177,7 +185,7 @@ class _Source:
 
     stream: Stream
     reader: Iterator[pa.RecordBatch]
-    batch: _Batch | None = None
+    batch: Rows | None = None
     row: int = 0
     released: int = 0
     last_id: int | None = None
@@ -194,13 +202,13 @@ class _Source:
                 received: Integers = rows.column("received_time").cast(pa.int64()).to_numpy(zero_copy_only=False)
                 released = np.maximum(np.maximum.accumulate(received), self.released)
                 self.released = int(released[-1])
-                self.batch = _Batch(rows, released)
+                self.batch = Rows(rows, released)
                 if self.stream.channel in CHAINS:
                     self._find_gaps(rows, released)
                 return
 
     def _find_gaps(self, rows: pa.RecordBatch, released: Integers) -> None:
-        own, before, epoch, whole = _ids(rows)
+        own, before, epoch, whole = ids_of(rows)
         last = np.concatenate(([before[0] if self.last_id is None else self.last_id], own[:-1]))
         last_epoch = np.concatenate(([epoch[0] if self.last_epoch is None else self.last_epoch], epoch[:-1]))
         missing = ((before > last) | (epoch != last_epoch)) & ~whole  # a whole book begins a new chain
@@ -209,7 +217,7 @@ class _Source:
         self.last_id, self.last_epoch = int(own[-1]), int(epoch[-1])
 
 
-def _ids(rows: pa.RecordBatch) -> tuple[Integers, Integers, Integers, npt.NDArray[np.bool_]]:
+def ids_of(rows: pa.RecordBatch) -> tuple[Integers, Integers, Integers, npt.NDArray[np.bool_]]:
     """Of each row its id, the id that must have come before it, the epoch, and whether it is a whole book."""
     if "agg_trade_id" in rows.schema.names:
         own: Integers = rows.column("agg_trade_id").to_numpy(zero_copy_only=False)

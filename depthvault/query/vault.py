@@ -24,6 +24,7 @@ from depthvault.exchanges.base import Exchange
 from depthvault.layout import Layout
 from depthvault.query import ordered, replay, statement
 from depthvault.query.catalog import Catalog, Secret, columns
+from depthvault.query.follow import WINDOW, Follow
 from depthvault.query.replay import Event, Gap, Notice, Stream
 from depthvault.query.sources import LocalSources, StoreSources
 from depthvault.query.text import Moment, literal, moment, quote
@@ -42,9 +43,10 @@ _AHEAD = 16
 class Vault:
     """One archive. Cheap to keep; every question sees what is there when it is asked, the running period included."""
 
-    def __init__(self, catalog: Catalog, name: str) -> None:
+    def __init__(self, catalog: Catalog, name: str, journals: LiveJournals | None = None) -> None:
         self.catalog = catalog
         self.name = name
+        self._journals = journals
 
     def __repr__(self) -> str:
         return f"depthvault.open({self.name!r})"
@@ -121,6 +123,39 @@ class Vault:
         for stream in wanted:
             check_exchange(stream.exchange)
         return replay.replay(self, wanted, moment(start), moment(end))
+
+    def follow(
+        self,
+        streams: Iterable[Stream | str | tuple[str, str, str]],
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        window: str | timedelta = WINDOW,
+        timeout: str | timedelta | None = None,
+    ) -> Follow:
+        """What comes in now, in the types and the order of a replay, from `start` (default: now) on: see `Follow`.
+
+        A `start` in the past is caught up with first; nothing is lost or doubled where the past ends. It waits for what
+        comes until `end`, `timeout` without anything, or `stop()`. window: how long an event waits at most for writers
+        that have not told yet what they received before it, and for another instance to close a hole. Raises UsageError
+        for a bucket: only who can read the journals can follow them.
+        """
+        if self._journals is None:
+            raise UsageError(f"{self.name} has no journals to follow: open the data directory of the collectors")
+        wanted = [Stream.parse(stream) for stream in streams]
+        if not wanted:
+            raise UsageError("follow needs at least one stream")
+        for stream in wanted:
+            check_exchange(stream.exchange)
+        try:
+            limits = parse_duration(window), None if timeout is None else parse_duration(timeout)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        return Follow(
+            self, self._journals, wanted,
+            None if start is None else moment(start), None if end is None else moment(end),
+            window=limits[0], timeout=limits[1],
+        )  # fmt: skip
 
     def arrow(self, query: str, batch_rows: int = _BATCH_ROWS) -> pa.RecordBatchReader:
         """The answer of one reading statement as Arrow batches of at most `batch_rows` rows, made as they are read."""
@@ -206,32 +241,34 @@ class LiveJournals:
     """The journals of a data directory whose periods have no complete receipt yet."""
 
     def __init__(self, layout: Layout, config: Config) -> None:
-        self._layout, self._config = layout, config
-        self._index = SpanIndex(layout, config.archive.seal_grace)
+        self.layout, self._config = layout, config
+        self.index = SpanIndex(layout, config.archive.seal_grace)
         self._venues: dict[str, Exchange] = {}
 
     @property
     def exchanges(self) -> tuple[str, ...]:
         """The exchanges that have journals here."""
-        return tuple(name for name in Exchanges.model_fields if (self._layout.journals / name).is_dir())
+        return tuple(name for name in Exchanges.model_fields if (self.layout.journals / name).is_dir())
 
     def earliest(self, exchange: str) -> int | None:
         """Before when, in µs since the epoch, none of their rows was received; None: there are none."""
         found = []
-        for writer in self._layout.writers(exchange):
-            for period in self._index.periods(exchange, writer):
-                receipt = self._layout.receipt(exchange, period, writer)
+        for writer in self.layout.writers(exchange):
+            for period in self.index.periods(exchange, writer):
+                receipt = self.layout.receipt(exchange, period, writer)
                 if not receipt.exists() or not read_receipt(receipt).complete:
-                    found.append(Window.of(period, self._index.grace).low // 1000)
+                    found.append(Window.of(period, self.index.grace).low // 1000)
         return min(found, default=None)
 
     def rows(self, exchange: str, channel: str) -> pa.Table:
         """Their rows of one channel."""
+        return unsealed(self.layout, self.venue(exchange), channel, grace=self.index.grace, index=self.index)
+
+    def venue(self, exchange: str) -> Exchange:
+        """The exchange, as configured."""
         if exchange not in self._venues:
             self._venues[exchange] = create_exchange(exchange, self._config.exchanges[exchange])
-        return unsealed(
-            self._layout, self._venues[exchange], channel, grace=self._index.grace, index=self._index
-        )  # fmt: skip
+        return self._venues[exchange]
 
 
 def _secret(url: str, config: Config, secrets: Secrets) -> Secret | None:
@@ -303,4 +340,5 @@ def open_vault(
     if secrets.has_store:
         bucket_url = f"s3://{secrets.r2_bucket_name}/{config.store.prefix.strip('/')}".rstrip("/")
         secret = _secret(bucket_url, config, secrets)
-    return Vault(Catalog(LocalSources(layout, bucket_url), LiveJournals(layout, config), secret), str(layout.root))
+    journals = LiveJournals(layout, config)
+    return Vault(Catalog(LocalSources(layout, bucket_url), journals, secret), str(layout.root), journals)

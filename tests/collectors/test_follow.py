@@ -1,0 +1,124 @@
+"""What is followed live is what a replay of the same time gives later: events, gaps and notices, in the same order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import depthvault
+from depthvault.archive.compact import compact, ready_units
+from depthvault.archive.publish import publish_with
+from depthvault.clock import SystemClock
+from depthvault.config import Config, Secrets
+from depthvault.query import Event, Follow, Gap, Notice, Vault
+from depthvault.seal import seal_all
+from simulator.testing import running
+from tests.collectors.session import collecting, configuration, simulated, ticking, until
+
+HOUR_NS = 3_600_000_000_000
+FUTURES = [
+    "binance_futures/depth_diff/BTCUSDT", "binance_futures/depth_diff/ETHUSDT", "binance_futures/agg_trade/BTCUSDT",
+    "binance_futures/book_ticker/BTCUSDT", "binance_futures/depth_snapshot/BTCUSDT",
+]  # fmt: skip
+
+
+class ShiftedClock(SystemClock):
+    """This host's clock, set ahead by `shift_ns`."""
+
+    shift_ns = 0
+
+    def wall_ns(self) -> int:
+        return super().wall_ns() + self.shift_ns
+
+
+def opened(config: Config) -> Vault:
+    config.data_dir.mkdir(exist_ok=True)
+    secrets = Secrets.model_construct(r2_bucket_name=None, r2_access_key_id=None, r2_secret_access_key=None)
+    return depthvault.open(config.data_dir, config=config, secrets=secrets)
+
+
+class Heard(list[Any]):
+    """What a follower gives, filled by a thread of its own."""
+
+    def __init__(self, follow: Follow) -> None:
+        super().__init__()
+        self.follow = follow
+
+    def of(self, kind: type) -> list[Any]:
+        return [item for item in self if isinstance(item, kind)]
+
+    def notices(self) -> list[str]:
+        return [notice.kind for notice in self.of(Notice)]
+
+
+@contextmanager
+def heard(follow: Follow) -> Iterator[Heard]:
+    """A follower in a thread; at the end it is stopped, and has given all that it read."""
+    found = Heard(follow)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            for item in follow:
+                found.append(item)
+        except BaseException as error:  # noqa: BLE001 - told by the test's own thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield found
+    finally:
+        follow.stop()
+        thread.join()
+        follow.close()
+    assert not errors, errors
+
+
+def told(item: Event | Gap | Notice) -> Any:
+    """All that an item says."""
+    return (str(item.stream), item.received, item.as_dict()) if isinstance(item, Event) else item
+
+
+def archived(config: Config, at: datetime) -> None:
+    """Seal and archive everything there is."""
+    seal_all(config.layout, config, now=at)
+    while units := ready_units(config.layout, config):
+        compact(config.layout, config, units[0].exchange, units[0].period)
+        publish_with(config.layout, None, units[0])
+
+
+async def test_a_gap_a_reconnect_and_a_new_file_are_followed_as_they_are_replayed(tmp_path: Path) -> None:
+    venue, clock = "binance_futures", ShiftedClock()
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, venue, tmp_path / "data")
+        start = datetime.now(UTC)
+        with heard(opened(config).follow(FUTURES, start)) as found:
+            async with collecting(config, venue, clock=clock) as collector, ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+                sim.control.fault(venue, "drop", stream="btcusdt@depth@100ms")
+                await until(lambda: found.of(Gap), "the gap is told in-band")
+                sim.control.fault(venue, "disconnect")
+                await until(lambda: "disconnect" in found.notices(), "the disconnect is told")
+                lost = found.notices().index("disconnect")
+                await until(lambda: "connect" in found.notices()[lost:], "and the new connection")
+                await until(lambda: collector.books.states()["live"] == 3, "all books are live again")
+                clock.shift_ns = HOUR_NS
+                await until(lambda: collector.recorder.counters.rotations == 1, "the journal goes on in a new file")
+                rotated = len(found)
+                await until(lambda: len(found) > rotated + 100, "and is followed there")
+            await until(lambda: found.notices()[-1] == "stop", "the end is told")
+    end = datetime.now(UTC) + timedelta(hours=2)
+    replayed = [told(item) for item in opened(config).replay(FUTURES, start, end)]
+    assert [told(item) for item in found] == replayed
+    gaps = found.of(Gap)
+    assert gaps[0].stream.symbol == "BTCUSDT"
+    place = found.index(gaps[0])
+    assert found[place + 1]["prev_final_update_id"] == gaps[0].next_id - 1
+    assert {str(item.stream) for item in found.of(Event)} == set(FUTURES)
+    archived(config, end)
+    assert [told(item) for item in opened(config).replay(FUTURES, start, end)] == replayed, "from the archive as well"
