@@ -323,6 +323,8 @@ class Follow:
                 elif isinstance(lane, StateLane) and item.received >= near:
                     lane.is_new(_key(item), _monotonic_us())
             yield item
+            if self._stopped.is_set():
+                return
 
     # Going on
 
