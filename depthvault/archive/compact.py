@@ -18,9 +18,7 @@ from depthvault.archive.auditing import BOOK_CHANNELS, with_audit
 from depthvault.archive.channel import compact_channel, generation_after
 from depthvault.archive.encoding import Encoding
 from depthvault.archive.inputs import ChannelInputs
-from depthvault.archive.manifest import (
-    ArchiveState,
-)
+from depthvault.archive.manifest import PENDING, ArchiveState
 from depthvault.archive.staging import Compacted, Staging, Unit
 from depthvault.archive.store import Store
 from depthvault.archive.symbol import Work
@@ -30,9 +28,7 @@ from depthvault.exchanges import exchange as exchange_named
 from depthvault.exchanges.base import Exchange
 from depthvault.layout import Layout
 from depthvault.period import Period
-from depthvault.quality.coverage import (
-    Listening,
-)
+from depthvault.quality.coverage import Listening
 from depthvault.schemas import CHANNELS
 
 _SLACK = 2.0
@@ -79,11 +75,23 @@ def unsealed_writers(layout: Layout, exchange: str, period: Period) -> list[str]
     return waiting
 
 
-def compact(layout: Layout, config: Config, exchange: str, period: Period, store: Store | None = None) -> Compacted:
+def pending_units(layout: Layout, exchange: str | None = None) -> list[Unit]:
+    """The units of which something was published without being judged, oldest first."""
+    found = {
+        Unit(name, Period.parse(label, layout.period))
+        for (kind, name, _, label), entry in log.load(layout).current.items()
+        if kind == "hour" and entry.condition == PENDING and exchange in (None, name)
+    }
+    return sorted(found, key=lambda unit: (unit.period, unit.exchange))
+
+
+def compact(
+    layout: Layout, config: Config, exchange: str, period: Period, store: Store | None = None, *, pending: bool = False
+) -> Compacted:
     """Stage the archive files of one unit. Without anything new the result has no drafts, and nothing is staged.
 
-    An archive file that is needed for the union and no longer here is fetched from `store`. Raises CorruptError when
-    a live file is not what its receipt says.
+    An archive file that is needed for the union and no longer here is fetched from `store`. pending: also channels that
+    were published without being judged. Raises CorruptError when a live file is not what its receipt says.
     """
     unit = Unit(exchange, period)
     staging = Staging(layout, unit)
@@ -95,7 +103,11 @@ def compact(layout: Layout, config: Config, exchange: str, period: Period, store
         wanted = {
             name: inputs
             for name, inputs in sorted(channels.items())
-            if name in CHANNELS and not sources.is_compacted(layout, state, exchange, name, period.label, inputs)
+            if name in CHANNELS
+            and not (
+                sources.is_compacted(layout, state, exchange, name, period.label, inputs)
+                and not (pending and _is_pending(state, exchange, name, period))
+            )
         }
         # The book audit needs both: when one changed, it is judged anew.
         if wanted.keys() & BOOK_CHANNELS:
@@ -122,6 +134,11 @@ def compact(layout: Layout, config: Config, exchange: str, period: Period, store
         else:
             staging.clear()
         return compacted
+
+
+def _is_pending(state: ArchiveState, exchange: str, channel: str, period: Period) -> bool:
+    entry = state.entry("hour", exchange, channel, period.label)
+    return entry is not None and entry.condition == PENDING
 
 
 def _encoding(config: Config) -> Encoding:

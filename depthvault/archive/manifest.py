@@ -19,6 +19,10 @@ Unit = tuple[str, str, str, str]
 """What an entry is about: kind (`hour`, `day`, `import`), exchange, channel, period."""
 
 
+PENDING = "pending"
+"""The condition of what was published without being judged."""
+
+
 class Tail(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Where a chain stands at the end of a period, for the check against the next one.
 
@@ -111,8 +115,9 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     predecessor: digest of the tails that the first events were checked against.
     tails: per symbol the chain's end, under "" for the stitched chain and under each instance's name for its own;
     tails_sha256: their digest.
-    condition: `available`, `degraded` when an expectation failed (`failed` names which), or `imported`: rows that an
-    earlier recorder wrote, proved by nothing; `inputs` are its files then.
+    condition: `available`, `degraded` when an expectation failed (`failed` names which), `pending` when none was asked
+    (of a day: the worst of its periods when it was rolled up), or `imported`: rows that an earlier recorder wrote,
+    proved by nothing; `inputs` are its files then.
     """
 
     number: int
@@ -156,7 +161,7 @@ def decode(data: bytes, origin: str = "manifest") -> Entry:
     """The entry that `data` holds. ChainError naming `origin` when it is none, or not in canonical form."""
     try:
         entry = msgspec.json.decode(data, type=Entry)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ChainError(f"{origin}: not a manifest: {error}") from error
     return entry
 
@@ -164,6 +169,11 @@ def decode(data: bytes, origin: str = "manifest") -> Entry:
 def digest(data: bytes) -> str:
     """SHA-256 of an entry's bytes, as the next entry names it."""
     return hashlib.sha256(data).hexdigest()
+
+
+def worst(*conditions: str) -> str:
+    """The condition of what is made of parts in these conditions."""
+    return max(conditions, key=("available", PENDING, "degraded").index, default="available")
 
 
 def tails_digest(tails: dict[str, dict[str, Tail]]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from depthvault.archive import log
-from depthvault.archive.manifest import ArchiveFile, ArchiveState, Entry
+from depthvault.archive.manifest import PENDING, ArchiveFile, ArchiveState, Entry
 from depthvault.archive.staging import Staging, Unit, Verdict
 from depthvault.archive.store import Store, open_store
 from depthvault.archive.upload import files_of, prove, put_files
@@ -117,9 +117,12 @@ def store_and_prove(store: Store, files: list[tuple[ArchiveFile, Path]]) -> None
 
 
 def _judged(draft: Entry, verdict: Verdict | None, state: ArchiveState) -> Entry:
-    """The draft with what the expectations said. Metrics of an earlier generation go: they judged other rows."""
+    """The draft with what the expectations said; `pending` where they said nothing.
+
+    Metrics of an earlier generation go: they judged other rows.
+    """
     old = [file.path for file in state.files_of(draft.unit) if file.table == METRICS and file.path not in draft.remove]
-    changed = msgspec.structs.replace(draft, remove=sorted([*draft.remove, *old]))
+    changed = msgspec.structs.replace(draft, condition=PENDING, remove=sorted([*draft.remove, *old]))
     if verdict is None:
         return changed
     return msgspec.structs.replace(

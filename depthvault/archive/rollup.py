@@ -23,7 +23,7 @@ from depthvault.archive.channel import described
 from depthvault.archive.compact import ready_units
 from depthvault.archive.day import at_hand, period_of_rows
 from depthvault.archive.encoding import ArchiveWriter, Encoding, LogicalHash
-from depthvault.archive.manifest import ArchiveFile, ArchiveState, Counts, Entry, InputFile, SymbolSpan
+from depthvault.archive.manifest import ArchiveFile, ArchiveState, Counts, Entry, InputFile, SymbolSpan, worst
 from depthvault.archive.publish import move_into_archive, store_and_prove
 from depthvault.archive.staging import Staging, day_staging
 from depthvault.archive.stitch import chain_order
@@ -150,7 +150,13 @@ def _roll(
         archived_inputs=[InputFile(file.path, file.sha256, file.rows) for file in sources],
         add=added, remove=sorted(file.path for file in sources),
         counts=Counts(rows_in=sum(file.rows for file in sources), rows=sum(file.rows for file in added)),
+        condition=worst(*_conditions(state, exchange, channel, day)),
     )  # fmt: skip
+
+
+def _conditions(state: ArchiveState, exchange: str, channel: str, day: date) -> Iterator[str]:
+    labels = (label for label in state.hours[exchange, channel] if label.startswith(day.strftime("%Y%m%d")))
+    return (state.current["hour", exchange, channel, label].condition for label in labels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,18 @@ def _staged(config: Config, exchange: str | None, period: str | None) -> list[Un
     ]
 
 
+def _stage_pending(config: Config, exchange: str | None, period: str | None) -> None:
+    """Stage what was published without being judged once more; its rows stay the same."""
+    from depthvault.archive.compact import compact, pending_units
+    from depthvault.archive.store import open_store
+    from depthvault.config import Secrets
+
+    chosen, store = one_period(period, config), open_store(config.store, Secrets())
+    for unit in pending_units(config.layout, exchange):
+        if chosen in (None, unit.period):
+            compact(config.layout, config, unit.exchange, unit.period, store, pending=True)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
 
@@ -109,6 +121,9 @@ def register(app: typer.Typer) -> None:
     def validate(
         exchange: ExchangeOption = None,
         period: PeriodOption = None,
+        pending: Annotated[
+            bool, typer.Option("--pending", help="Also what was published without being judged: `publish` says so.")
+        ] = False,
         config: ConfigFile = None,
         data_dir: DataDir = None,
     ) -> None:
@@ -116,6 +131,8 @@ def register(app: typer.Typer) -> None:
         from expectations import validate as run
 
         loaded = configuration(config, data_dir)
+        if pending:
+            _stage_pending(loaded, exchange, period)
         units = _staged(loaded, exchange, period)
         for unit in units:
             judgement = run(loaded.layout, loaded, unit.exchange, unit.period)

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from rich.table import Table
 
 import depthvault
-from depthvault.archive.manifest import ArchiveState
+from depthvault.archive.manifest import ArchiveState, worst
 from depthvault.archive.store import open_store
 from depthvault.config import Secrets
 from depthvault.errors import PlatformError
@@ -120,11 +120,11 @@ def _lines(site: Site, state: ArchiveState) -> dict[tuple[str, str], Line]:
 
 
 def _conditions(state: ArchiveState) -> dict[str, str]:
-    """`degraded` for a period in which any channel of any venue failed an expectation, else `available`."""
+    """The worst condition of any venue's channel in each period."""
     found: dict[str, str] = {}
     for (kind, _exchange, _channel, period), entry in sorted(state.current.items()):
-        if kind == "hour" and found.get(period) != "degraded":
-            found[period] = entry.condition
+        if kind == "hour":
+            found[period] = worst(entry.condition, found.get(period, entry.condition))
     return found
 
 

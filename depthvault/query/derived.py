@@ -55,15 +55,24 @@ FROM (
 """
 
 _CONDITIONS = """
-WITH days AS (
-    SELECT exchange, channel, symbol, DATE '1970-01-01' + (epoch(period)::BIGINT // 86400)::INTEGER AS day,
-           count(DISTINCT period) AS periods, sum(events)::BIGINT AS events, sum(gaps)::BIGINT AS gaps,
-           avg(share) AS share
-    FROM coverage WHERE symbol <> '' GROUP BY ALL
-), judged AS (
-    SELECT exchange, channel, symbol, DATE '1970-01-01' + (epoch(period)::BIGINT // 86400)::INTEGER AS day,
-           bool_and(coalesce(passed, true)) AS passed
+WITH judged AS (
+    SELECT exchange, channel, symbol, period, bool_and(coalesce(passed, true)) AS passed
     FROM hour_metrics GROUP BY ALL
+), periods AS (
+    -- What is judged of a file as a whole stands under the symbol '' and is said of each symbol in it.
+    SELECT told.exchange, told.channel, told.symbol, told.period, told.events, told.gaps, told.share,
+           DATE '1970-01-01' + (epoch(told.period)::BIGINT // 86400)::INTEGER AS day,
+           coalesce(own.passed, true) AND coalesce(whole.passed, true) AS passed, whole.passed IS NOT NULL AS is_judged
+    FROM coverage told
+    LEFT JOIN judged own ON own.exchange = told.exchange AND own.channel = told.channel
+        AND own.symbol = told.symbol AND own.period = told.period
+    LEFT JOIN judged whole ON whole.exchange = told.exchange AND whole.channel = told.channel
+        AND whole.symbol = '' AND whole.period = told.period
+    WHERE told.symbol <> ''
+), days AS (
+    SELECT exchange, channel, symbol, day, count(DISTINCT period) AS periods, sum(events)::BIGINT AS events,
+           sum(gaps)::BIGINT AS gaps, avg(share) AS share, bool_and(passed) AS passed, bool_and(is_judged) AS is_judged
+    FROM periods GROUP BY ALL
 ), venue AS (
     SELECT exchange, day, max(periods) AS periods FROM days GROUP BY ALL
 ), span AS (
@@ -76,13 +85,12 @@ WITH days AS (
 SELECT exchange, channel, symbol, day,
        CASE WHEN day = current_date THEN 'pending'
             WHEN days.periods IS NULL THEN 'missing'
-            WHEN NOT coalesce(passed, true) OR gaps > 0 OR (days.periods < venue.periods AND day > first_day)
-                THEN 'degraded'
+            WHEN NOT passed OR gaps > 0 OR (days.periods < venue.periods AND day > first_day) THEN 'degraded'
+            WHEN NOT is_judged THEN 'pending'
             ELSE 'available' END AS condition,
        coalesce(days.periods, 0) AS periods, coalesce(events, 0) AS events, coalesce(gaps, 0) AS gaps, share
 FROM calendar
 LEFT JOIN days USING (exchange, channel, symbol, day)
-LEFT JOIN judged USING (exchange, channel, symbol, day)
 LEFT JOIN venue USING (exchange, day)
 """
 
@@ -149,7 +157,7 @@ VIEWS: dict[str, str] = {"top_of_book": _TOP_OF_BOOK, "depth_summary": _DEPTH_SU
 """Derived views by name: `top_of_book` (each change of the best prices, from book_ticker), `depth_summary` (best prices
 and total volumes of each stored partial or whole book) and `conditions` (each symbol's archived days: `available`,
 `degraded` by a failed expectation, an unclosed gap or fewer periods than the venue's others, `pending` while the day
-runs, `missing` between days that are there)."""
+runs or where a period was published without being judged, `missing` between days that are there)."""
 
 
 DEFINITIONS: dict[str, str] = {

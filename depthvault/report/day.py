@@ -32,12 +32,14 @@ class Cell:
     """One hour of a venue's channel. `share`: mean over symbols and periods of the time that was listened to.
 
     expected: periods of the hour that are over and that somebody should have recorded. condition: `available`,
-    `degraded`, `missing` (expected and not archived), or empty before the first and after the last expected period.
+    `degraded`, `pending` (published without being judged), `missing` (expected and not archived), or empty before the
+    first and after the last expected period.
     """
 
     expected: int = 0
     archived: int = 0
     degraded: int = 0
+    pending: int = 0
     shares: list[float] = field(default_factory=list)
 
     @property
@@ -50,6 +52,8 @@ class Cell:
             return "missing"
         if self.degraded:
             return "degraded"
+        if self.pending:
+            return "pending"
         return "available" if self.archived else ""
 
 
@@ -125,6 +129,10 @@ class Day:
         return sum(one.degraded for one in self.channels)
 
     @property
+    def pending(self) -> int:
+        return sum(cell.pending for one in self.channels for cell in one.hours)
+
+    @property
     def missing(self) -> int:
         return max(0, self.expected - self.archived)
 
@@ -142,12 +150,14 @@ class Day:
 
     @property
     def verdict(self) -> str:
-        """`complete`, `degraded`, `incomplete`, or `empty`: the day in a word."""
+        """`complete`, `degraded`, `pending`, `incomplete`, or `empty`: the day in a word."""
         if not self.archived:
             return "empty"
         if self.missing:
             return "incomplete"
-        return "degraded" if self.degraded or self.open_gaps else "complete"
+        if self.degraded or self.open_gaps:
+            return "degraded"
+        return "pending" if self.pending else "complete"
 
 
 def day_of(
@@ -224,7 +234,8 @@ def _first_periods(state: ArchiveState) -> dict[tuple[str, str], str]:
 def _add(one: ChannelDay, entry: Entry, layout: Layout, state: ArchiveState) -> None:
     cell = one.hours[Period.parse(entry.period, layout.period).start.hour]
     cell.archived += 1
-    cell.degraded += entry.condition != "available"
+    cell.pending += entry.condition == "pending"
+    cell.degraded += entry.condition not in ("available", "pending")
     cell.expected = max(cell.expected, cell.archived)
     one.duplicates += entry.counts.duplicates
     one.conflicts += entry.counts.conflicts

@@ -25,7 +25,7 @@ p{margin:6px 0}.quiet{color:#667085}
 .mono{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:12px}
 .badge{display:inline-block;padding:2px 12px;border-radius:12px;font-size:13px;font-weight:600;
 vertical-align:4px;margin-left:10px}
-.complete{background:#d5f0de;color:#14532d}.degraded{background:#fdeccd;color:#7a4100}
+.complete{background:#d5f0de;color:#14532d}.degraded,.pending{background:#fdeccd;color:#7a4100}
 .incomplete,.empty{background:#fbd9d5;color:#8c1d12}
 .cards{width:calc(100% + 20px);border-collapse:separate;border-spacing:10px 0;margin:20px -10px 0;table-layout:fixed}
 .cards td{background:#fff;border:1px solid #e3e6eb;border-radius:10px;padding:12px 14px;vertical-align:top}
@@ -67,7 +67,7 @@ def html_report(day: Day, before: str = "", name: Callable[[ChannelDay], str] = 
     """The whole page. `before`: HTML above the heading; `name`: HTML that names a channel in the heat table."""
     so_far = "" if day.is_over else ' <span class="quiet">so far</span>'
     head = (
-        f'<h1>{day.date:%A, %-d %B %Y}{so_far}<span class="badge {day.verdict}">{_verdict_word(day)}</span></h1>'
+        f'<h1>{day.date:%A, %-d %B %Y}{so_far}<span class="badge {day.verdict}">{day.verdict}</span></h1>'
         f'<p class="quiet">Depthvault, daily report. All times are UTC; made {day.made:%Y-%m-%d %H:%M:%S}. '
         f"Archive period {format_duration(day.period)}. {VERDICTS[day.verdict].capitalize()}.</p>"
     )
@@ -75,10 +75,6 @@ def html_report(day: Day, before: str = "", name: Callable[[ChannelDay], str] = 
         (head, _cards(day), _heat(day, name), _channels(day), _gaps(day), _failures(day), _worst(day), _storage(day))
     )
     return page(f"Depthvault {day.date}", before + body)
-
-
-def _verdict_word(day: Day) -> str:
-    return {"complete": "complete", "degraded": "degraded", "incomplete": "incomplete", "empty": "empty"}[day.verdict]
 
 
 def _cards(day: Day) -> str:
@@ -131,6 +127,8 @@ def _heat_cell(cell: Cell, hour: int) -> str:
         said += f", {percent(cell.share)} covered"
     if cell.degraded:
         said += f", {cell.degraded} degraded"
+    if cell.pending:
+        said += f", {cell.pending} not judged"
     shown = ""
     if cell.condition == "missing":
         shown = str(cell.expected - cell.archived)

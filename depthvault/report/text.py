@@ -11,6 +11,7 @@ _SHOWN = 5
 VERDICTS = {
     "complete": "complete",
     "degraded": "recorded, with faults that are declared",
+    "pending": "recorded, and not all of it judged",
     "incomplete": "periods are missing",
     "empty": "nothing was archived",
 }
@@ -24,7 +25,10 @@ def title(day: Day) -> str:
 
 def text_report(day: Day) -> str:
     """Plain text, without the title."""
-    lines = [f"{day.archived} of {day.expected} periods archived, {day.degraded} degraded, {day.missing} missing"]
+    waiting = f", {day.pending} not judged" if day.pending else ""
+    lines = [
+        f"{day.archived} of {day.expected} periods archived, {day.degraded} degraded{waiting}, {day.missing} missing"
+    ]
     for one in day.channels:
         line = f"• {one.exchange} {one.channel}: {number(one.rows)} rows, {len(one.symbols)} symbols"
         if one.share is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from click.testing import Result
 from typer.testing import CliRunner
 
-from depthvault.cli import app
+from depthvault.cli import app, spread
 
 DOCS = Path(__file__).parents[2] / "docs"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -33,7 +33,7 @@ def commands(page: str, heading: str | None = None) -> list[str]:
 
 def run(line: str) -> Result:
     """Type a command in the current directory."""
-    return CliRunner().invoke(app, shlex.split(line)[1:])
+    return CliRunner().invoke(app, spread(shlex.split(line, comments=True)[1:]))
 
 
 def works(line: str) -> str:

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from depthvault.archive import log
-from depthvault.archive.compact import compact, ready_units
-from depthvault.archive.manifest import digest
+from depthvault.archive.compact import compact, pending_units, ready_units
+from depthvault.archive.manifest import PENDING, digest
 from depthvault.archive.publish import publish_with
 from depthvault.archive.staging import Staging, Unit, Verdict
 from depthvault.archive.store import Store
 from depthvault.archive.verify import verify
 from depthvault.errors import ChainError, StoreError
+from expectations import validate
 
 from .conftest import make_store
 from .sealed import FUTURES, HOUR, Host, chain, trade_rows
@@ -189,6 +190,28 @@ def test_an_object_that_was_tampered_with_before_the_read_back_stops_publishing(
     assert log.load_store(store).number == 0
 
 
+def test_what_nobody_judged_can_be_judged_later_and_keeps_its_rows(tmp_path: Path) -> None:
+    host = sealed(tmp_path)
+    compact(host.layout, host.config, FUTURES, HOUR)
+    publish_with(host.layout, None, UNIT)
+    before = log.load(host.layout)
+    assert {entry.condition for entry in before.current.values()} == {"pending"}
+    assert pending_units(host.layout) == [UNIT]
+    assert ready_units(host.layout, host.config) == [], "nobody does it unasked"
+    drafts = compact(host.layout, host.config, FUTURES, HOUR, pending=True).drafts
+    assert [(draft.channel, draft.generation, draft.add) for draft in drafts] == [
+        ("agg_trade", 2, []), ("depth_diff", 2, []),
+    ]  # fmt: skip
+    validate(host.layout, host.config, FUTURES, HOUR)
+    publish_with(host.layout, None, UNIT)
+    after = log.load(host.layout)
+    assert PENDING not in {entry.condition for entry in after.current.values()}
+    assert before.files.items() <= after.files.items()
+    assert {file.table for path, file in after.files.items() if path not in before.files} == {"hour_metrics"}
+    assert pending_units(host.layout) == []
+    assert compact(host.layout, host.config, FUTURES, HOUR, pending=True).drafts == []
+
+
 def test_a_verdict_marks_the_hour_and_does_not_drop_it(tmp_path: Path) -> None:
     host = sealed(tmp_path)
     compact(host.layout, host.config, FUTURES, HOUR)
@@ -200,4 +223,4 @@ def test_a_verdict_marks_the_hour_and_does_not_drop_it(tmp_path: Path) -> None:
     assert trades is not None
     assert book is not None
     assert (trades.condition, trades.failed) == ("degraded", ["ids_are_consecutive"])
-    assert book.condition == "available"
+    assert book.condition == "pending", "nobody judged it"

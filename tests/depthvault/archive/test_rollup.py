@@ -14,7 +14,7 @@ from depthvault.archive import log
 from depthvault.archive.compact import compact, ready_units
 from depthvault.archive.publish import publish_with
 from depthvault.archive.rollup import rollable_days, rollup_with
-from depthvault.archive.staging import Unit
+from depthvault.archive.staging import Staging, Unit, Verdict
 from depthvault.archive.store import Store
 from depthvault.archive.verify import verify
 from depthvault.errors import ArchiveError
@@ -80,6 +80,27 @@ def test_a_day_holds_what_its_periods_held(host: Host, store: Store) -> None:
     assert rollable_days(host.layout, host.config, LATER) == []
     assert rollup_with(host.layout, host.config, store, FUTURES, DAY).entries == []
     assert ready_units(host.layout, host.config, FUTURES) == []
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (["available"] * 3, "available"),
+        (["available", None, "available"], "pending"),
+        ([None, "degraded", "available"], "degraded"),
+    ],
+)
+def test_a_day_is_in_the_worst_condition_of_its_periods(host: Host, verdicts: list[str | None], expected: str) -> None:
+    seal_hours(host)
+    period = HOUR
+    for verdict in verdicts:
+        compact(host.layout, host.config, FUTURES, period)
+        if verdict is not None:
+            Staging(host.layout, Unit(FUTURES, period)).write_validation([Verdict("depth_diff", verdict)])
+        publish_with(host.layout, None, Unit(FUTURES, period))
+        period = period.next()
+    entries = rollup_with(host.layout, host.config, None, FUTURES, DAY).entries
+    assert {entry.condition for entry in entries if entry.channel == "depth_diff"} == {expected}
 
 
 def test_a_running_day_and_one_with_periods_on_their_way_are_left_alone(host: Host) -> None:

@@ -43,15 +43,39 @@ def test_every_condition_is_told() -> None:
         *covered("HOLE", first), *covered("HOLE", third),
     ]  # fmt: skip
     metrics = [judged("FAILED", second, True), judged("FAILED", second + HOUR, False), judged("GOOD", first, True)]
-    with duckdb.connect() as connection:
-        connection.register("coverage", pa.Table.from_pylist(coverage, QUALITY["coverage"]))
-        connection.register("hour_metrics", pa.Table.from_pylist(metrics, QUALITY["hour_metrics"]))
-        connection.execute(f"CREATE VIEW conditions AS {VIEWS['conditions']}")
-        rows = connection.execute("SELECT symbol, day, condition FROM conditions").fetchall()
-    found: dict[tuple[str, date], str] = {(symbol, day): condition for symbol, day, condition in rows}
+    metrics += [judged("", day + hour * HOUR, True) for day in (first, second, third) for hour in range(2)]
+    found = conditions(coverage, metrics)
     assert [found["GOOD", day.date()] for day in (first, second, third, TODAY)] == ["available"] * 3 + ["pending"]
     assert found["GAP", first.date()] == "degraded"
     assert found["FAILED", second.date()] == "degraded"
     assert (found["SHORT", first.date()], found["SHORT", second.date()]) == ("available", "degraded")
     assert [found["HOLE", day.date()] for day in (first, second, third)] == ["available", "missing", "available"]
     assert found["HOLE", TODAY.date()] == "pending"
+
+
+def test_what_nobody_judged_is_pending_unless_it_is_known_to_be_degraded() -> None:
+    first, second = TODAY - timedelta(days=2), TODAY - timedelta(days=1)
+    coverage = [*covered("GOOD", first), *covered("GOOD", second), *covered("GAP", first, gaps=1)]
+    metrics = [judged("", first, True), judged("GOOD", first, True), judged("", second, True)]
+    metrics += [judged("", second + HOUR, True)]
+    found = conditions(coverage, metrics)
+    assert found["GOOD", first.date()] == "pending", "its second hour was published without a verdict"
+    assert found["GAP", first.date()] == "degraded"
+    assert found["GOOD", second.date()] == "available", "judged, and nothing to say of this symbol"
+
+
+def test_a_failure_of_the_file_as_a_whole_is_one_of_each_symbol_in_it() -> None:
+    day = TODAY - timedelta(days=1)
+    metrics = [judged("", day, True), judged("", day + HOUR, False)]
+    metrics += [judged(symbol, day + hour * HOUR, True) for symbol in ("A", "B") for hour in range(2)]
+    found = conditions([*covered("A", day), *covered("B", day)], metrics)
+    assert {found[symbol, day.date()] for symbol in ("A", "B")} == {"degraded"}
+
+
+def conditions(coverage: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> dict[tuple[str, date], str]:
+    with duckdb.connect() as connection:
+        connection.register("coverage", pa.Table.from_pylist(coverage, QUALITY["coverage"]))
+        connection.register("hour_metrics", pa.Table.from_pylist(metrics, QUALITY["hour_metrics"]))
+        connection.execute(f"CREATE VIEW conditions AS {VIEWS['conditions']}")
+        rows = connection.execute("SELECT symbol, day, condition FROM conditions").fetchall()
+    return {(symbol, day): condition for symbol, day, condition in rows}

@@ -117,6 +117,16 @@ def test_an_hour_that_is_not_archived_is_missing_once_its_time_is_over(archive: 
     assert archive.day(MIDNIGHT + timedelta(hours=7, minutes=16)).missing == 2
 
 
+def test_an_hour_that_nobody_judged_is_neither_whole_nor_degraded(archive: Archive) -> None:
+    for hour in range(24):
+        archive.hour(hour, condition="pending" if hour == 7 else "available")
+    day = archive.day(NEXT_DAY)
+    assert (day.verdict, day.degraded, day.pending) == ("pending", 0, 1)
+    assert day.channels[0].hours[7].condition == "pending"
+    assert "0 degraded, 1 not judged, 0 missing" in text_report(day)
+    assert "1 not judged" in html_report(day)
+
+
 def test_a_channel_that_is_polled_now_and_then_is_never_missing(archive: Archive) -> None:
     archive.hour(0, channel="funding_rate")
     day = archive.day(NEXT_DAY)
