@@ -44,5 +44,12 @@ class ArchivedFiles:
 
     def gaps(self, channel: str) -> pa.Table:
         """The declared gaps of a channel."""
-        tables = [pq.read_table(path) for path in self._files.get(("gaps", channel), ())]
-        return pa.concat_tables(tables, promote_options="permissive") if tables else QUALITY["gaps"].empty_table()
+        return self._quality("gaps", [channel])
+
+    def audits(self) -> pa.Table:
+        """What the books replayed from one whole book to the next were compared with."""
+        return self._quality("book_audit", ["depth_diff", "depth_snapshot"])
+
+    def _quality(self, name: str, channels: Sequence[str]) -> pa.Table:
+        tables = [pq.read_table(path) for channel in channels for path in self._files.get((name, channel), ())]
+        return pa.concat_tables(tables, promote_options="permissive") if tables else QUALITY[name].empty_table()

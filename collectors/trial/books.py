@@ -28,12 +28,35 @@ _COLUMNS = tuple(Column(name, "levels") for name in _SIDES)
 def judge_books(
     truth: Truth, venue: str, journals: Held, files: ArchivedFiles, symbols: list[str]
 ) -> Iterator[Findings]:
-    """Compare every archived whole book of `venue`, level by level."""
-    in_band = venue == "lighter"
+    """Compare every archived whole book of `venue`, level by level, and see what the book audit said."""
+    if venue == "lighter":
+        yield from _judge(truth, venue, _in_band(journals, symbols), files, symbols, "whole books")
+        probed = {
+            lighter_instrument(rank).symbol: Counter(
+                journals.snapshots.get(f"order_book:{lighter_instrument(rank).market_id}", ())
+            )
+            for rank in range(len(symbols))
+        }
+        yield from _judge(truth, venue, probed, files, symbols, "probes")
+    else:
+        answered = {name: Counter(ids) for name, ids in journals.snapshots.items()}
+        yield from _judge(truth, venue, answered, files, symbols, "whole books")
+    audits = files.audits()
+    findings = Findings(venue, "book audit", archived=audits.num_rows)
+    for row in audits.to_pylist():
+        findings.numbers += row["matched"]
+        if row["missing"] or row["extra"] or row["different"]:
+            findings.wrong += findings.note(f"{row['symbol']}: the replayed book differs: {row}")
+    yield findings
+
+
+def _judge(
+    truth: Truth, venue: str, held: dict[str, Counter[int]], files: ArchivedFiles, symbols: list[str], name: str
+) -> Iterator[Findings]:
+    in_band = venue == "lighter" and name == "whole books"
     channel = "depth_diff" if in_band else "depth_snapshot"
     id_column = "final_update_id" if in_band else "last_update_id"
-    held = _in_band(journals, symbols) if in_band else {name: Counter(ids) for name, ids in journals.snapshots.items()}
-    findings = Findings(venue, "whole books")
+    findings = Findings(venue, name)
     tables = {}
     for symbol in symbols:
         columns = [id_column, *_SIDES, *(["is_snapshot"] if in_band else ["limit", "request_time"])]

@@ -24,6 +24,7 @@ _DATA = b'","data":'
 _LIGHTER = b'{"channel":"'
 _TYPE = b'","type":"'
 _SUBSCRIBED = re.compile(rb'"type":"subscribed/[a-z_]+"\}$')
+_PROBED = "SUBSCRIBE "
 _SNAPSHOT = re.compile(r"GET /(?:fapi/v1|api/v3)/depth\?.*\bsymbol=([^&]+)")
 
 
@@ -48,8 +49,8 @@ class Held:
     """All that the journals of one venue hold.
 
     first: payloads of the frames that answer a subscription (Lighter), by stream: they are no events of the ledger.
-    snapshots: answered REST books, by symbol. broken: frames that are no JSON, as received. last_ns: receipt of the
-    last row of each journal file, by name.
+    snapshots: ids of answered REST books by symbol, and of probed ones by stream. broken: frames that are no JSON, as
+    received. last_ns: receipt of the last row of each journal file, by name.
     """
 
     writers: list[str]
@@ -124,6 +125,10 @@ def _frame(result: Held, writer: int, wall: int, body: bytes) -> None:
 
 
 def _rest(result: Held, line: str, body: bytes) -> None:
+    if line.startswith(_PROBED):
+        nonce = json.loads(body)["order_book"]["nonce"]
+        result.snapshots.setdefault(line.removeprefix(_PROBED), []).append(nonce)
+        return
     match = _SNAPSHOT.match(line)
     answer: Any = json.loads(body) if match and _is_json(body) else None
     if match and isinstance(answer, dict) and "lastUpdateId" in answer:

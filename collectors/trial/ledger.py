@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from collectors.trial.expected import Reading, stream_name
+from collectors.trial.plan import PROBING
 from simulator.truth import Truth
 
 FLIGHT_MS = 2000
@@ -98,7 +99,12 @@ class Deliveries:
             if fault["kind"] in _NOT_WHOLE:
                 result._spoiled.add((fault["connection"], fault["stream"], fault["event_n"]))
         heard: dict[int, dict[str, int]] = {}
+        probing: set[int] = set()
         for row in truth.connections(venue):
+            if row["kind"] == "open" and row["path"].endswith(PROBING):
+                probing.add(row["connection"])
+            if row["connection"] in probing:
+                continue
             streams = heard.setdefault(row["connection"], {})
             if row["kind"] == "subscribe" and row["delivers"]:
                 streams[row["stream"]] = row["n"]
@@ -118,6 +124,10 @@ class Deliveries:
     def was_cut(self, since_us: int, until_us: int) -> bool:
         """Whether the simulator cut any connection in this time: a gap of that time may come from it."""
         return any(since_us - FLIGHT_MS * 1000 <= cut * 1000 <= until_us for cut in self._cuts_ms)
+
+    def listened(self, stream: str, event: Happened) -> bool:
+        """Whether anybody's subscription delivered the stream when the event was sent, whatever became of it."""
+        return any(span.first < event.n <= span.last for span in self._spans.get(stream, ()))
 
     def arrived(self, stream: str, event: Happened) -> bool:
         """Whether the event was written whole to a connection that lived on: then somebody must have it."""

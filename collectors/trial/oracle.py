@@ -241,7 +241,7 @@ class _Channel:
         findings = self.findings
         for place in times.undeclared(gaps):
             event = events.happened[origin[place]]
-            if self._deliveries.arrived(name, event):
+            if self._deliveries.arrived(name, event) or not self._deliveries.listened(name, event):
                 findings.undeclared += findings.note(f"{symbol}: missing, undeclared: event {event.n}")
             else:
                 findings.unprovable += 1

@@ -17,7 +17,7 @@ VENUES = tuple(PREFIXES)
 INSTANCES = ("a", "b")
 FAULTS = (
     "drop=0.0005,duplicate=0.001,malformed=0.0001,silent=0.002,nonce_gap=0.0005,offset_jump=0.01,"
-    "lag_snapshot=0.1,rest_5xx=0.05,rest_429=0.002,disconnect=20,half_open=180,stall=60,shutdown=90"
+    "lag_snapshot=0.1,rest_5xx=0.05,rest_429=0.002,disconnect=20,half_open=180,stall=60,shutdown=90,too_many=0.005"
 )
 """Something every few seconds: shares of events, and mean seconds between two faults of a kind on a venue."""
 
@@ -30,8 +30,11 @@ CHANNELS = {
     "binance_futures": (
         "depth_diff", "agg_trade", "trade", "book_ticker", "kline", "mark_price", "liquidation", "depth_snapshot",
     ),
-    "lighter": ("depth_diff", "trade", "liquidation", "book_ticker"),
+    "lighter": ("depth_diff", "trade", "liquidation", "book_ticker", "depth_snapshot"),
 }  # fmt: skip
+PROBING = "?readonly=true"
+"""How the prober's connections are told from the collectors': of what it hears it keeps the books that it asks for."""
+
 _INSTRUMENTS = {
     "binance_spot": binance_spot_instrument,
     "binance_futures": binance_futures_instrument,
@@ -113,6 +116,11 @@ class Plan:
             "platform": {"metrics_port": 0},
             "journal": {"min_free": 0},
         }
+
+    @property
+    def probe_every(self) -> float:
+        """Seconds between two rounds that ask Lighter for each whole book on a connection of their own."""
+        return max(20.0, self.seconds / 20)
 
     def config(self, data_dir: Path, port: int = 0) -> Config:
         """The same, checked. The port matters to nobody after the recording."""

@@ -19,9 +19,10 @@ import psutil
 import yaml
 
 from collectors.interruption import interruptible
-from collectors.trial.plan import Plan
+from collectors.trial.plan import PROBING, Plan
 from depthvault.config import FILE_VARIABLE
 from depthvault.errors import DepthvaultError
+from simulator.config import PREFIXES
 
 SETTLED = 4.0
 """Seconds that a collector must have recorded before it is disturbed, or its partner is."""
@@ -108,6 +109,7 @@ class Stage:
         self._rng = random.Random(f"{plan.seed}:strokes")  # noqa: S311 - who is struck when, not secrets
         self._processes: list[subprocess.Popen[bytes]] = []
         self._environment: dict[str, str] = {}
+        self._probe: subprocess.Popen[bytes] | None = None
         self._begun = 0.0
 
     def __enter__(self) -> Stage:
@@ -121,11 +123,12 @@ class Stage:
 
     # Processes
 
-    def _start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, *words: str, **environment: str) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", *words], stdout=log, stderr=log, env=self._environment, start_new_session=True
-            )
+                [sys.executable, "-m", *words], stdout=log, stderr=log, env=self._environment | environment,
+                start_new_session=True,
+            )  # fmt: skip
         self._processes.append(process)
         return process
 
@@ -164,7 +167,9 @@ class Stage:
         sealer = self._start("sealer", "collectors.sealer")
         self._begun = time.monotonic()
         with interruptible() as interrupted:
-            self._play(tell, interrupted)
+            self._play(tell, interrupted, f"ws://127.0.0.1:{port}/{PREFIXES['lighter']}/stream{PROBING}")
+        if self._probe is not None:
+            self._probe.wait(_STOP_SECONDS)
         self.recorded.seconds = time.monotonic() - self._begun
         self._look()
         self._stop_collectors()
@@ -174,7 +179,8 @@ class Stage:
             process.wait(_STOP_SECONDS)
         return self.recorded
 
-    def _play(self, tell: Callable[[dict[str, Player], float], None], interrupted: list[int]) -> None:
+    def _play(self, tell: Callable[[dict[str, Player], float], None], interrupted: list[int], probe_url: str) -> None:
+        probe = self.plan.probe_every / 2 if "lighter" in self.plan.venues else float("inf")
         kill, restart = self._pause(self.plan.kill), self._pause(self.plan.restart)
         begun = looked = self._begun
         while (elapsed := time.monotonic() - begun) < self.plan.seconds and not interrupted:
@@ -183,6 +189,11 @@ class Stage:
                 self._look()
                 self._revive()
                 tell({player.name: player for player in self.players.values()}, elapsed)
+            if elapsed >= probe and (self._probe is None or self._probe.poll() is not None):
+                # What it is refused or cut off from it declares; its exit code says no more than that.
+                probe = elapsed + self.plan.probe_every
+                words = ("depthvault.cli", "probe", "lighter")
+                self._probe = self._start("probe", *words, DEPTHVAULT_EXCHANGES__LIGHTER__WS_URL=probe_url)
             if elapsed < self.plan.seconds - CALM:
                 if elapsed >= kill:
                     kill = elapsed + (self._pause(self.plan.kill) if self._strike(signal.SIGKILL) else 0.5)
