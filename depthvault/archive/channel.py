@@ -125,7 +125,7 @@ def _source_files(
             raise CorruptError(f"{work.inputs.gone[0].path}: a sealed file is gone before it was archived; seal again")
     for source in live:
         path = work.layout.root / source.path
-        _check(path, source.sha256)
+        _check(path, source.sha256, "its journals are intact: `depthvault rederive` makes it anew")
         paths.append(path)
     return paths, archived
 
@@ -137,7 +137,7 @@ def _archived_copy(work: Work, staging: Staging, file: ArchiveFile) -> Path:
         make_directories(path.parent)
         if work.store is None or work.store.download(file.path, path) is None:
             raise CorruptError(f"{file.path}: is needed to add late rows and not here; restore the period first")
-    _check(path, file.sha256)
+    _check(path, file.sha256, "`depthvault restore` brings it back")
     return path
 
 
@@ -158,9 +158,9 @@ def _instances(path: Path) -> list[str]:
     return names
 
 
-def _check(path: Path, sha256: str) -> None:
+def _check(path: Path, sha256: str, remedy: str) -> None:
     if sha256_file(path) != sha256:
-        raise CorruptError(f"{path}: is not what was recorded of it; its journals are intact: seal it again")
+        raise CorruptError(f"{path}: is not what was recorded of it; {remedy}")
 
 
 def described(key: str, path: Path, table: str, writer: ArchiveWriter, spans: Mapping[str, SymbolSpan]) -> ArchiveFile:

@@ -18,9 +18,9 @@ from depthvault.errors import StoreError
 from depthvault.journal import is_locked
 from depthvault.layout import JOURNAL_SUFFIX, Layout
 
-_PREFIX = "raw/"
-_ACCOUNTS = "accounts/"
-_PROOF = ".sha256"
+PREFIX = "raw/"
+ACCOUNTS = "accounts/"
+PROOF = ".sha256"
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class RawUploaded:
 
 def raw_key(layout: Layout, journal: Path) -> str:
     """Object key of a journal."""
-    return _PREFIX + journal.relative_to(layout.journals).as_posix()
+    return PREFIX + journal.relative_to(layout.journals).as_posix()
 
 
 def upload_raw(layout: Layout, config: Config, store: Store, *, now: datetime) -> RawUploaded:
@@ -47,8 +47,8 @@ def upload_raw(layout: Layout, config: Config, store: Store, *, now: datetime) -
         return result
     for journal in sorted(layout.journals.glob(f"*/*/*{JOURNAL_SUFFIX}")):
         _put(store, raw_key(layout, journal), journal, result)
-    for key, _, _ in list(store.list_objects(_PREFIX)):
-        name = Path(key.removesuffix(_PROOF))
+    for key, _, _ in list(store.list_objects(PREFIX)):
+        name = Path(key.removesuffix(PROOF))
         if name.suffix == JOURNAL_SUFFIX and now - _begun(name) > config.raw.keep:
             store.delete(key)
             result.deleted.append(key)
@@ -64,7 +64,7 @@ def upload_accounts(layout: Layout, config: Config, store: Store) -> RawUploaded
     for name in type(config.exchanges).model_fields:
         if config.exchanges[name].upload_accounts:
             for journal in sorted(layout.accounts.journals.glob(f"{name}/*/*{JOURNAL_SUFFIX}")):
-                _put(store, _ACCOUNTS + journal.relative_to(layout.accounts.journals).as_posix(), journal, result)
+                _put(store, ACCOUNTS + journal.relative_to(layout.accounts.journals).as_posix(), journal, result)
     return result
 
 
@@ -72,7 +72,7 @@ def _put(store: Store, key: str, journal: Path, result: RawUploaded) -> None:
     if is_locked(journal):
         return
     digest = sha256_file(journal)
-    if store.get(key + _PROOF) == digest.encode():
+    if store.get(key + PROOF) == digest.encode():
         result.present.append(key)
         return
     if not store.put_file(key, journal, digest):
@@ -80,7 +80,7 @@ def _put(store: Store, key: str, journal: Path, result: RawUploaded) -> None:
     held = store.held(key)
     if held is None or held.sha256 != digest:
         raise StoreError(f"{store}/{key}: comes back with other bytes than {journal}")
-    store.put(key + _PROOF, digest.encode(), exclusive=False)
+    store.put(key + PROOF, digest.encode(), exclusive=False)
     result.sent.append(key)
 
 

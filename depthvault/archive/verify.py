@@ -1,4 +1,5 @@
-"""The archive checked against its own log: chain, files, objects, SHA256SUMS. Each finding names what and where."""
+"""The archive checked against its own log: chain, files, objects, SHA256SUMS; and what it is made from, as far as that
+is kept. Each finding names what and where."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ _LOOKS = 3
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
     """Something that is not as it should be. where: `local` or `store`. kind: `chain`, `missing`, `corrupt`, `extra`,
-    `sums`, `unreachable`, `continuity` or `audit`. path: relative to `archive/`, as in the manifests."""
+    `sums`, `unreachable`, `continuity` or `audit`. path: relative to `archive/`, as in the manifests; of journals and
+    what was sealed from them, to `data_dir`."""
 
     where: str
     kind: str
@@ -65,7 +67,8 @@ def verify(
 ) -> Verification:
     """Check the local archive (unless `local` is False) and the store (when given).
 
-    `deep` reads the rows, too: see `depthvault.archive.deep`.
+    What was recorded is looked at as well: see `depthvault.archive.recordings`. `deep` reads the rows, too
+    (`depthvault.archive.deep`), and every record of the journals.
     Where the log grew during the look and something seems wrong, it is looked at anew: a worker was publishing.
     """
     for _ in range(_LOOKS):
@@ -88,6 +91,8 @@ def _last_manifest(layout: Layout, store: Store | None) -> tuple[str, ...]:
 
 
 def _verify(layout: Layout, store: Store | None, local: bool, deep: bool, now: datetime) -> Verification:
+    from depthvault.archive import recordings
+
     findings: list[Finding] = []
     checked = size = manifests = pending = unread = 0
     state: ArchiveState | None = None
@@ -107,12 +112,16 @@ def _verify(layout: Layout, store: Store | None, local: bool, deep: bool, now: d
             findings += extras
             pending += young
             findings += _local_sums(layout, state, log.evicted(layout))
+            more, of = recordings.tally(recordings.sealed_findings(layout, state), findings)
+            checked, size = checked + more, size + of
             if deep:
                 from depthvault.archive.deep import deeply
 
                 rows = deeply(layout, state)
                 findings += rows.findings
                 unread = rows.unread
+                more, of = recordings.tally(recordings.journal_findings(layout), findings)
+                checked, size = checked + more, size + of
     if store is not None:
         try:
             remote = log.load_store(store)
@@ -121,7 +130,7 @@ def _verify(layout: Layout, store: Store | None, local: bool, deep: bool, now: d
             findings.append(Finding("store", kind, "_manifests", str(error)))
         else:
             manifests = max(manifests, remote.number)
-            for file, finding in _objects(store, remote):
+            for file, finding in _objects(store, remote, deep):
                 checked += 1
                 size += file.bytes
                 findings += [finding] if finding is not None else []
@@ -130,14 +139,26 @@ def _verify(layout: Layout, store: Store | None, local: bool, deep: bool, now: d
             pending += young
             if state is not None:
                 findings += _logs_differ(state, remote)
+            try:
+                looked = recordings.stored_journal_findings(layout, store, deep=deep, now=now)
+                more, of = recordings.tally(looked, findings)
+                checked, size = checked + more, size + of
+            except StoreError as error:
+                findings.append(Finding("store", "unreachable", "raw/", str(error)))
     return Verification(sorted(findings), manifests, checked, size, pending, unread)
 
 
 def _local_files(layout: Layout, state: ArchiveState, gone: set[str]) -> Iterator[tuple[ArchiveFile, Finding | None]]:
-    for path, file in sorted(state.files.items()):
-        local = layout.archived(path)
+    """Current files, and those that were replaced, as far as they are still here."""
+    replaced = [
+        (path, file, place)
+        for path, file in state.superseded.items()
+        for place in (layout.archived(path), layout.superseded / path)
+    ]
+    current = [(path, file, layout.archived(path)) for path, file in state.files.items()]
+    for path, file, local in sorted([*current, *replaced], key=lambda item: (item[0], item[2])):
         if not local.exists():
-            if path not in gone:
+            if path in state.files and path not in gone:
                 yield file, Finding("local", "missing", path, f"{file.bytes} bytes, SHA-256 {file.sha256}")
             continue
         found = sha256_file(local)
@@ -187,12 +208,16 @@ def _sums(text: bytes) -> dict[str, str]:
     return {path: value for value, _, path in lines}
 
 
-def _objects(store: Store, state: ArchiveState) -> Iterator[tuple[ArchiveFile, Finding | None]]:
+def _objects(store: Store, state: ArchiveState, deep: bool) -> Iterator[tuple[ArchiveFile, Finding | None]]:
+    """Current objects; deep: those that were replaced as well, for they stay there."""
+
     def check(file: ArchiveFile) -> tuple[ArchiveFile, Finding | None]:
         try:
             held = store.held(file.path)
         except StoreError as error:
             return file, Finding("store", "unreachable", file.path, str(error))
+        if held is None and file.path in state.superseded:
+            return file, None
         if held is None:
             return file, Finding("store", "missing", file.path, f"{file.bytes} bytes, SHA-256 {file.sha256}")
         if held.sha256 != file.sha256:
@@ -201,7 +226,8 @@ def _objects(store: Store, state: ArchiveState) -> Iterator[tuple[ArchiveFile, F
         return file, None
 
     with ThreadPoolExecutor(4) as pool:
-        yield from pool.map(check, [file for _, file in sorted(state.files.items())])
+        wanted = state.files | state.superseded if deep else state.files
+        yield from pool.map(check, [file for _, file in sorted(wanted.items())])
 
 
 def _store_extras(store: Store, state: ArchiveState, now: datetime) -> tuple[list[Finding], int]:

@@ -5,6 +5,8 @@ It holds no times of its own making, so that the same journals give the same rec
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,13 +163,23 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         return sum(file.rows for file in self.files)
 
 
+class _Unsigned(Receipt, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A receipt of earlier software, which bore no checksum: one with a damaged checksum is none of these."""
+
+
 _encoder = msgspec.json.Encoder(order="deterministic")
 _decoder = msgspec.json.Decoder(Receipt)
+_END = b"\n}\n"
+_SIGNATURE = re.compile(rb',\n "sha256": "([0-9a-f]{64})"\n}\n\Z')
 
 
 def encode_receipt(receipt: Receipt) -> bytes:
-    """The receipt's bytes: keys sorted, indented for people, a newline at the end."""
-    return msgspec.json.format(_encoder.encode(receipt), indent=1) + b"\n"
+    """The receipt's bytes: keys in a fixed order, indented for people, a newline at the end.
+
+    The last key, `sha256`, is that of the bytes as they are without it.
+    """
+    body = msgspec.json.format(_encoder.encode(receipt), indent=1) + b"\n"
+    return body.removesuffix(_END) + f',\n "sha256": "{hashlib.sha256(body).hexdigest()}"\n}}\n'.encode()
 
 
 def write_receipt(layout: Layout, receipt: Receipt) -> Path:
@@ -179,9 +191,17 @@ def write_receipt(layout: Layout, receipt: Receipt) -> Path:
 
 
 def read_receipt(path: Path) -> Receipt:
-    """The receipt at `path`. Raises CorruptError when it is none, OSError when it cannot be read."""
+    """The receipt at `path`. Raises CorruptError when it is none or any byte was changed, OSError when it cannot be
+    read."""
+    data = path.read_bytes()
     try:
-        return _decoder.decode(path.read_bytes())
+        if (signed := _SIGNATURE.search(data)) is None:
+            msgspec.json.decode(data, type=_Unsigned)
+            return _decoder.decode(data)
+        body = data[: signed.start()] + _END
+        if hashlib.sha256(body).hexdigest().encode() != signed[1]:
+            raise CorruptError(f"{path}: not the bytes that were written; without it the sealer makes it anew")
+        return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CorruptError(f"{path}: not a receipt: {error}") from error
 
