@@ -8,8 +8,9 @@ from pathlib import Path
 import duckdb
 
 from depthvault.archive import log
-from depthvault.archive.compact import compact
+from depthvault.archive.compact import compact, ready_units
 from depthvault.archive.day import at_hand
+from depthvault.archive.inputs import sealed
 from depthvault.archive.manifest import ArchiveFile, ArchiveState, Entry
 from depthvault.archive.staging import Compacted, Staging, Unit
 from depthvault.archive.store import Store
@@ -38,34 +39,60 @@ class Change:
 class Rederived:
     """What was made: `compacted` is staged and still to be validated and published.
 
-    changes: of the channels that differ. kept: writers whose journals are gone, so that their rows stay as archived.
+    changes: of the channels that differ. kept: writers whose journals are gone, so that their rows stay as archived (of
+    a straggler's receipt with its period: `rest-h 20261120T1200`). others: archived units that were sealed anew with
+    it, since they sent rows here or received rows from here, and that now hold something else: compact them next.
     """
 
     unit: Unit
     compacted: Compacted
     changes: list[Change] = field(default_factory=list)
     kept: dict[str, str] = field(default_factory=dict)
+    others: list[Unit] = field(default_factory=list)
 
 
 def rederive(layout: Layout, config: Config, exchange: str, period: Period, store: Store | None = None) -> Rederived:
-    """Seal and compact one period anew, and say what differs. Nothing is published."""
+    """Seal and compact one period anew, and say what differs. Nothing is published.
+
+    Rows of it that were received in other periods (late, replayed, refilled) come from the receipts of those: they are
+    sealed anew, too.
+    """
     venue = exchange_named(exchange, config.exchanges[exchange])
     kept: dict[str, str] = {}
-    for writer in layout.writers(exchange):
+    touched: set[str] = set()
+    for writer, received in _receipts(layout, exchange, period):
         try:
-            seal(layout, venue, writer, period, grace=config.archive.seal_grace, force=True)
+            receipt = seal(layout, venue, writer, received, grace=config.archive.seal_grace, force=True)
         except ArchiveError as error:
-            kept[writer] = str(error)
+            kept[writer if received == period else f"{writer} {received.label}"] = str(error)
+        else:
+            touched |= {received.label, *(file.period for file in (receipt.files if receipt else ()))}
     unit = Unit(exchange, period)
     staging = Staging(layout, unit)
     state = log.load(layout)
     compacted = compact(layout, config, exchange, period, store)
     result = Rederived(unit, compacted, kept=kept)
+    archived = {label for (kind, name, _, label) in state.current if (kind, name) == ("hour", exchange)}
+    result.others = [
+        other
+        for other in ready_units(layout, config, exchange)
+        if other.period != period and other.period.label in touched & archived
+    ]
     for draft in compacted.drafts:
         change = _change(layout, store, staging, state, draft)
         if change is not None:
             result.changes.append(change)
     return result
+
+
+def _receipts(layout: Layout, exchange: str, period: Period) -> list[tuple[str, Period]]:
+    """Who holds rows of `period`: every writer, and the (writer, period of receipt) of its stragglers."""
+    late = {
+        (each.receipt.writer, Period.parse(each.receipt.period, layout.period))
+        for each in sealed(layout, exchange)
+        if any(file.period == period.label for file in each.receipt.files)
+    }
+    return sorted(late | {(writer, period) for writer in layout.writers(exchange)})
 
 
 def _change(layout: Layout, store: Store | None, staging: Staging, state: ArchiveState, draft: Entry) -> Change | None:

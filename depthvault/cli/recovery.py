@@ -85,6 +85,8 @@ def register(app: typer.Typer) -> None:
             console.print(f"[yellow]{writer} stays as archived:[/] {why}", soft_wrap=True)
         if not done.changes:
             console.print("nothing changes")
+        for unit in done.others:
+            console.print(f"{unit}: shares receipts with it and changes, too; `depthvault compact` takes it next")
 
     @command(app, "rollup", panel=PANEL, example="depthvault rollup --date 2026-11-19")
     def rollup(

@@ -29,14 +29,15 @@ MINUTE = Period(datetime(2026, 11, 20, 10, 3, tzinfo=UTC), timedelta(minutes=1))
 FUTURES = "binance_futures"
 
 
-def record(config: Config, writer: str) -> None:
-    """Book events of one minute as the venue sends them."""
+def record(config: Config, writer: str, late: timedelta = timedelta(0)) -> None:
+    """Book events of one minute as the venue sends them, received `late` by the writer's clock."""
     start = ns_from_datetime(MINUTE.start)
     clock = ManualClock(start)
     with JournalWriter(config.layout, FUTURES, writer, clock=clock) as journal:
         for number in range(1, 50):
             clock.wall = start + number * 1_000_000_000
             sent = clock.wall // 1_000_000
+            clock.wall += late // timedelta(microseconds=1) * 1_000
             data = {
                 "e": "depthUpdate", "E": sent, "T": sent, "s": "BTCUSDT", "U": number * 10 + 1, "u": number * 10 + 10,
                 "pu": number * 10, "b": [["100.10", f"{number}.5"]], "a": [],
@@ -111,6 +112,29 @@ def test_a_mended_decoder_mends_the_archive_and_says_what_changed(
     assert entry is not None
     assert entry.generation == 2
     assert ready_units(config.layout, config) == []
+
+
+def test_stragglers_that_another_period_received_are_decoded_anew_too(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer's clock lets all of the minute arrive two minutes late: its rows stand in that receipt."""
+    received = MINUTE.next().next()
+    record(config, "a", late=timedelta(minutes=2))
+    venue = exchange(FUTURES, config.exchanges.binance_futures)
+    with monkeypatch.context() as patched:
+        broken(patched)
+        for period in (MINUTE, received):
+            assert seal(config.layout, venue, "a", period, grace=config.archive.seal_grace) is not None
+        while units := ready_units(config.layout, config):
+            compact(config.layout, config, FUTURES, units[0].period)
+            publish_with(config.layout, None, units[0])
+    assert archived(config).num_rows == 48
+    result = rederive(config.layout, config, FUTURES, MINUTE)
+    assert result.changes == [Change("depth_diff", 48, 49, 1, 2)]
+    assert (result.kept, result.others) == ({}, [Unit(FUTURES, received)])
+    publish(config)
+    assert archived(config).num_rows == 49
+    assert [unit.period for unit in ready_units(config.layout, config)] == [received], "its receipt has changed"
 
 
 def test_without_a_difference_nothing_changes(config: Config) -> None:
