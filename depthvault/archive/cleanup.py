@@ -16,6 +16,7 @@ from pathlib import Path
 
 from depthvault.archive import inputs as sources
 from depthvault.archive import log
+from depthvault.archive.abandoned import abort_abandoned
 from depthvault.archive.inputs import Sealed
 from depthvault.archive.manifest import ArchiveFile, ArchiveState
 from depthvault.archive.raw import upload_accounts, upload_raw
@@ -34,7 +35,8 @@ from depthvault.period import Period
 class CleanupResult:
     """What was deleted or moved (paths below data_dir), what was kept against the clock and why, and bytes freed.
 
-    pressure: free disk was so low that keep times were not waited for. raw: journals put into the store.
+    pressure: free disk was so low that keep times were not waited for. raw: journals put into the store. aborted: keys
+    of uploads in parts that nobody will finish, taken out of the store.
     """
 
     journals: list[str] = field(default_factory=list)
@@ -46,6 +48,7 @@ class CleanupResult:
     store: bool = False
     pressure: bool = False
     raw: list[str] = field(default_factory=list)
+    aborted: list[str] = field(default_factory=list)
 
 
 class _Prover:
@@ -83,6 +86,7 @@ def cleanup_with(
 ) -> CleanupResult:
     """`cleanup` with a given store, time and count of free bytes on the disk."""
     result = CleanupResult(store=True)
+    result.aborted = abort_abandoned(store, now, dry_run=dry_run)
     if not dry_run:
         result.raw = upload_raw(layout, config, store, now=now).sent + upload_accounts(layout, config, store).sent
     free = shutil.disk_usage(layout.root).free if free is None else free

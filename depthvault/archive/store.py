@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import ipaddress
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,18 +20,20 @@ from datetime import datetime
 from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
+from depthvault.archive.throttle import Throttle, Throttled
 from depthvault.config import Secrets, StoreConfig
 from depthvault.errors import ConfigError, StoreError
 
 _CHUNK = 1 << 20
-_MISSING = {"404", "NoSuchKey", "NotFound"}
+_MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
+_UNABLE = {"NotImplemented", "501", "MethodNotAllowed", "405"}
 _TAKEN = {"412", "PreconditionFailed", "ConditionalRequestConflict", "409"}
 _PASSING = {"429", "500", "502", "503", "504", "SlowDown", "InternalError", "RequestTimeout", "ServiceUnavailable"}
 _Result = TypeVar("_Result")
@@ -54,41 +55,12 @@ class Listed(NamedTuple):
     modified: datetime
 
 
-class _Throttle:
-    """Lets `rate` bytes a second pass, over all files of a store."""
+class Unfinished(NamedTuple):
+    """An upload in parts that was begun and neither completed nor aborted."""
 
-    def __init__(self, rate: int | None, sleep: Callable[[float], None]) -> None:
-        self._rate, self._sleep = rate, sleep
-        self._lock = threading.Lock()
-        self._free_at = time.monotonic()
-
-    def take(self, count: int) -> None:
-        if self._rate is None:
-            return
-        with self._lock:
-            now = time.monotonic()
-            self._free_at = max(now, self._free_at) + count / self._rate
-            wait = self._free_at - now
-        if wait > 0:
-            self._sleep(wait)
-
-
-class _Slow:
-    """A file or buffer whose reads pass through a throttle."""
-
-    def __init__(self, file: IO[bytes], throttle: _Throttle) -> None:
-        self._file, self._throttle = file, throttle
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._throttle.take(len(data))
-        return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
+    key: str
+    upload_id: str
+    begun: datetime
 
 
 @cache
@@ -138,7 +110,7 @@ class Store:
         self._attempts = config.attempts
         self._sleep = sleep
         self._random = random.Random(seed)  # noqa: S311 - jitter, not a secret
-        self._throttle = _Throttle(config.bandwidth, sleep)
+        self._throttle = Throttle(config.bandwidth, sleep)
         self._client: Any = _session().client(
             "s3",
             endpoint_url=endpoint,
@@ -195,7 +167,7 @@ class Store:
                 lambda: self._client.put_object(
                     Bucket=self.bucket,
                     Key=self.object_key(key),
-                    Body=_Slow(BytesIO(data), self._throttle),
+                    Body=Throttled(BytesIO(data), self._throttle),
                     ContentLength=len(data),
                     ChecksumSHA256=checksum,
                     **condition,
@@ -268,7 +240,7 @@ class Store:
             lambda: self._client.upload_part(
                 **where,
                 PartNumber=number,
-                Body=_Slow(BytesIO(data), self._throttle),
+                Body=Throttled(BytesIO(data), self._throttle),
                 ContentLength=len(data),
                 ChecksumSHA256=checksum,
             ),
@@ -363,6 +335,49 @@ class Store:
             if not page.get("IsTruncated"):
                 return
             where["ContinuationToken"] = page["NextContinuationToken"]
+
+    def unfinished(self, under: str) -> Iterator[Unfinished]:
+        """Uploads in parts of keys that begin with `under`. None where the server cannot list them."""
+        strip = len(self.object_key("")) if self.prefix else 0
+        where = {"Bucket": self.bucket, "Prefix": self.object_key(under)}
+        while True:
+            try:
+                page = self._call("LIST UPLOADS", under, partial(self._client.list_multipart_uploads, **where))
+            except ClientError as error:
+                if _code(error) in _UNABLE:
+                    return
+                raise self._refused("LIST UPLOADS", under, error) from error
+            for item in page.get("Uploads", []):
+                yield Unfinished(item["Key"][strip:], item["UploadId"], item["Initiated"])
+            if not page.get("IsTruncated"):
+                return
+            where["KeyMarker"] = page.get("NextKeyMarker", "")
+            where["UploadIdMarker"] = page.get("NextUploadIdMarker", "")
+
+    def last_part(self, upload: Unfinished) -> datetime:
+        """When the last part of an upload came; when it was begun, if none did (or it is gone meanwhile)."""
+        where = {"Bucket": self.bucket, "Key": self.object_key(upload.key), "UploadId": upload.upload_id}
+        last: datetime = upload.begun
+        while True:
+            try:
+                page = self._call("LIST PARTS", upload.key, partial(self._client.list_parts, **where))
+            except ClientError as error:
+                if _code(error) in _MISSING | _UNABLE:
+                    return last
+                raise self._refused("LIST PARTS", upload.key, error) from error
+            last = max([last, *(part["LastModified"] for part in page.get("Parts", []))])
+            if not page.get("IsTruncated"):
+                return last
+            where["PartNumberMarker"] = page["NextPartNumberMarker"]
+
+    def abort(self, upload: Unfinished) -> None:
+        """Delete the parts of an upload that will not be finished. That it is gone already is no error."""
+        where = {"Bucket": self.bucket, "Key": self.object_key(upload.key), "UploadId": upload.upload_id}
+        try:
+            self._call("ABORT MULTIPART", upload.key, lambda: self._client.abort_multipart_upload(**where))
+        except ClientError as error:
+            if _code(error) not in _MISSING:
+                raise self._refused("ABORT MULTIPART", upload.key, error) from error
 
     def delete(self, key: str) -> None:
         """Delete an object (only `raw/` journals past their keep time are ever deleted)."""

@@ -250,6 +250,8 @@ def register(app: typer.Typer) -> None:
             f"{len(done.archived)} archive files, {len(done.live)} live files and {len(done.journals)} journals "
             f"{verb}, {len(done.superseded)} superseded files moved, {done.freed:,} bytes freed"
         )
+        if done.aborted:
+            console.print(f"{len(done.aborted)} uploads that a killed process had left in the store {verb}")
         for path, why in sorted(done.kept.items()):
             console.print(f"kept {path}: {why}", soft_wrap=True)
 
