@@ -41,6 +41,12 @@ POLL_INTERVAL = 0.002
 WINDOW = timedelta(milliseconds=500)
 """How long an event waits at most for writers that have not told yet what they received before it."""
 
+ANSWERS = frozenset({"depth_snapshot", "funding_rate", "open_interest", "instrument"})
+"""Channels that come as answers to requests."""
+
+ANSWER_US = 100_000
+"""How long after its receipt an answer is journaled, at most as a rule: frames are journaled as they are received."""
+
 DAMAGE = "damage"
 """Kind of the notice about bytes of a journal that could not be read."""
 
@@ -81,8 +87,10 @@ class _Writer:
         positions: dict[Path, int | None], learned: dict[Path, list[Row]],
     ) -> None:  # fmt: skip
         self.exchange, self.name = venue.name, name
-        self.told = 0
-        """Up to when, µs, it has told all that it received."""
+        self.shown = 0
+        """When it received the latest row that was read, µs."""
+        self.looked = 0
+        """When all that it had written was read last, µs."""
         self.delivered = -_NEVER
         """When it received the last wanted row, µs."""
         self._venue, self._channels, self._symbols = venue, channels, symbols
@@ -99,6 +107,10 @@ class _Writer:
     def lives(self) -> bool:
         """Whether a journal of it is being written, or about to be begun."""
         return bool(self._follower.files) or self._follower.last_stop == "rotate"
+
+    def told(self, window: int, slack: int = 0) -> int:
+        """Up to when, µs, it has told all that it received; after `window` nobody waits for what it may yet tell."""
+        return max(self.shown - slack, 0 if self.behind else self.looked - window)
 
     @property
     def behind(self) -> bool:
@@ -125,7 +137,7 @@ class _Writer:
                 continue
             file = touched[part.path] = self._file(part.path)
             pieces += file.decoder.add(self._of_interest(part, file))
-            self.told = max(self.told, pc.max(part.rows.column("wall_ns")).as_py() // 1000)
+            self.shown = max(self.shown, pc.max(part.rows.column("wall_ns")).as_py() // 1000)
         for file in touched.values():
             pieces += file.decoder.end_journal()
         open_files = set(self._follower.files)
@@ -172,7 +184,7 @@ class _Writer:
             "path": str(damage.path), "start": damage.start, "end": damage.end, "reason": damage.reason,
             "lost_rows": damage.lost_rows,
         }  # fmt: skip
-        return Notice(self.exchange, self.told, DAMAGE, self.name, None, "", detail)
+        return Notice(self.exchange, self.shown, DAMAGE, self.name, None, "", detail)
 
     def close(self) -> None:
         self._follower.close()
@@ -201,6 +213,7 @@ class Follow:
         self._clock = clock or SystemClock()
         self._streams = list(dict.fromkeys(streams))
         self._window = window // timedelta(microseconds=1)
+        self._slack = ANSWER_US if ANSWERS & {one.channel for one in self._streams} else 0
         self._timeout = None if timeout is None else timeout.total_seconds()
         self._start = self._now() if start is None else ns_from_datetime(start) // 1000
         self._end = _NEVER if end is None else ns_from_datetime(end) // 1000
@@ -338,9 +351,9 @@ class Follow:
                     if (exchange, name) not in self._writers:
                         self._follow(exchange, name, {}, 0)
         busy = False
-        slowest = min((writer.told for writer in self._writers.values() if writer.behind), default=_NEVER)
+        slowest = min((writer.shown for writer in self._writers.values() if writer.behind), default=_NEVER)
         for writer in self._writers.values():
-            if len(self._held) > _MOST_HELD and writer.told > slowest:
+            if len(self._held) > _MOST_HELD and writer.shown > slowest:
                 continue  # let the others catch up, which hold up what this one told already
             before = self._now()
             pieces, notices = writer.read()
@@ -350,7 +363,7 @@ class Follow:
                 self._take(writer, piece)
             busy = busy or writer.behind or bool(pieces)
             if not writer.behind:
-                writer.told = max(writer.told, before - self._window)
+                writer.looked = max(writer.looked, before)
         return busy
 
     def _take(self, writer: _Writer, piece: Piece) -> None:
@@ -393,10 +406,12 @@ class Follow:
         """Up to when, µs, nothing that was received is still to be told by a writer that is waited for."""
         living = [writer for writer in self._writers.values() if writer.lives or writer.behind]
         latest = max((writer.delivered for writer in living), default=0)
-        feeding = [one.told for one in living if one.behind or one.delivered >= latest - _QUIET_US]
+        feeding = [
+            one.told(self._window, self._slack) for one in living if one.behind or one.delivered >= latest - _QUIET_US
+        ]
         reached = min(feeding, default=_NEVER)
         for exchange in {stream.exchange for stream in self._streams}:
-            told = {one.name: one.told for one in living if one.exchange == exchange}
+            told = {one.name: one.told(self._window) for one in living if one.exchange == exchange}
             for stream in self._streams:
                 lane = self._lanes[stream.exchange, stream.channel, stream.symbol]
                 if stream.exchange == exchange and isinstance(lane, ChainLane):

@@ -84,6 +84,13 @@ def told(item: Event | Gap | Notice) -> Any:
     return (str(item.stream), item.received, item.as_dict()) if isinstance(item, Event) else item
 
 
+def same(found: list[Any], expected: list[Any]) -> None:
+    """Fails showing the first place where they part."""
+    for place, (one, other) in enumerate(zip(found, expected, strict=False)):
+        assert one == other, (place, found[place - 2 : place + 3], expected[place - 2 : place + 3])
+    assert len(found) == len(expected)
+
+
 def archived(config: Config, at: datetime) -> None:
     """Seal and archive everything there is."""
     seal_all(config.layout, config, now=at)
@@ -114,11 +121,89 @@ async def test_a_gap_a_reconnect_and_a_new_file_are_followed_as_they_are_replaye
             await until(lambda: found.notices()[-1] == "stop", "the end is told")
     end = datetime.now(UTC) + timedelta(hours=2)
     replayed = [told(item) for item in opened(config).replay(FUTURES, start, end)]
-    assert [told(item) for item in found] == replayed
+    same([told(item) for item in found], replayed)
     gaps = found.of(Gap)
     assert gaps[0].stream.symbol == "BTCUSDT"
     place = found.index(gaps[0])
     assert found[place + 1]["prev_final_update_id"] == gaps[0].next_id - 1
     assert {str(item.stream) for item in found.of(Event)} == set(FUTURES)
     archived(config, end)
-    assert [told(item) for item in opened(config).replay(FUTURES, start, end)] == replayed, "from the archive as well"
+    same([told(item) for item in opened(config).replay(FUTURES, start, end)], replayed)
+
+
+async def test_lighter_is_followed_from_its_middle_and_over_a_gap(tmp_path: Path) -> None:
+    """Its frames name markets by number, which what was journaled before has to tell."""
+    venue, streams = "lighter", [f"lighter/{name}" for name in ("depth_diff/ETH", "trade/ETH", "mark_price/BTC")]
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, venue, tmp_path / "data", channels=("depth_diff", "trade", "mark_price"))
+        async with collecting(config, venue) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 4, "all books are live")
+            start = datetime.now(UTC)
+            with heard(opened(config).follow(streams, start)) as found:
+                await until(
+                    lambda: {str(one.stream) for one in found.of(Event)} == set(streams), "each stream is heard"
+                )
+                stream = next(name for name, one in collector.recorder.states.items() if is_book(one, "ETH"))
+                sim.control.fault(venue, "drop", stream=stream)
+                await until(lambda: found.of(Gap), "the gap is told in-band")
+                place = found.index(found.of(Gap)[0])
+                await until(lambda: whole_books(found[place:]), "and the whole book that mends it")
+    end = found[-1].received_time if isinstance(found[-1], Event) else datetime.now(UTC)
+    replayed = [told(item) for item in opened(config).replay(streams, start, end)]
+    assert [told(item) for item in found][: len(replayed)] == replayed
+    assert len(replayed) > len(found) - 50
+
+
+def is_book(state: Any, symbol: str) -> bool:
+    return state.sync is not None and state.stream.symbol == symbol
+
+
+def whole_books(items: list[Any]) -> list[Event]:
+    books = (item for item in items if isinstance(item, Event) and item.stream.channel == "depth_diff")
+    return [book for book in books if book["is_snapshot"]]
+
+
+def keys(items: list[Any], stream: str) -> list[int]:
+    column = {"depth_diff": "final_update_id", "agg_trade": "agg_trade_id", "book_ticker": "update_id"}[
+        stream.split("/")[1]
+    ]
+    return [item[column] for item in items if isinstance(item, Event) and str(item.stream) == stream]
+
+
+async def test_two_instances_are_followed_as_one(tmp_path: Path) -> None:
+    """What one loses the other brings before a gap is told; what both lose is a gap; one that stops leaves no hole."""
+    venue = "binance_spot"
+    streams = [f"{venue}/{channel}/BTCUSDT" for channel in ("depth_diff", "agg_trade", "book_ticker")]
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, venue, tmp_path / "data")
+        start = datetime.now(UTC)
+        with heard(opened(config).follow(streams, start)) as found:
+            async with ticking(sim), collecting(config, venue, instance="b") as second:
+                async with collecting(config, venue, instance="a") as first:
+                    for collector in (first, second):
+                        await until(lambda one=collector: one.books.states()["live"] == 3, "all books are live")  # type: ignore[misc]
+                    for connection in (1, 2):
+                        lost = (first.recorder.counters.gaps, second.recorder.counters.gaps)
+                        sim.control.fault(venue, "drop", stream="btcusdt@depth@100ms", connection=connection)
+                        await until(
+                            lambda before=lost: (
+                                sum(before) < first.recorder.counters.gaps + second.recorder.counters.gaps
+                            ),  # type: ignore[misc]
+                            "one instance has a gap",
+                        )
+                    await until(lambda: found.notices().count("resync") >= 8, "both have mended their book")
+                    assert not found.of(Gap), "nobody who follows lost anything"
+                    sim.control.fault(venue, "drop", stream="btcusdt@depth@100ms", count=3)
+                    await until(lambda: found.of(Gap), "what both lost is told")
+                gaps, seen = len(found.of(Gap)), len(found)
+                await until(lambda: len(found) > seen + 300, "one instance alone goes on")
+                assert len(found.of(Gap)) == gaps
+    assert "late" not in found.notices()
+    end = datetime.now(UTC)
+    archived(config, end + timedelta(hours=2))
+    replayed = list(opened(config).replay(streams, start, end))
+    for stream in streams:
+        assert keys(found, stream) == keys(replayed, stream)
+    assert [(gap.last_id, gap.next_id) for gap in found.of(Gap)] == [
+        (item.last_id, item.next_id) for item in replayed if isinstance(item, Gap)
+    ]
