@@ -92,8 +92,7 @@ def with_room(side: Side, incoming: int) -> Side:
         keys=np.full(places, ladder.FREE, np.int64), values=np.zeros(places), listed=np.zeros(places, np.bool_)
     )
     larger.meta[[USED, LIVE, ladder.NEAR]] = 0
-    # While there are strays but none is listed, the best of them are sought anew.
-    larger.limits[:] = np.inf if keys.size == 0 else -np.inf, np.inf
+    larger.limits[:] = np.inf
     ladder.set_strays(larger, keys, keys.view(np.float64), values)
     return larger
 

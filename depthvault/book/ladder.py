@@ -93,12 +93,12 @@ def _trailing_zeros(_: Any, word: Any) -> Any:
 
 
 @njit(cache=True, error_model="numpy")
-def _locate(located: Any, prices: Any, first: Any, last: Any, sign: Any, scale: Any, base: Any, slots: Any) -> Any:
-    """Write the slots of levels `first` to `last` (excluded); returns how many are strays."""
+def _locate(located: Any, prices: Any, sign: Any, scale: Any, base: Any, slots: Any) -> Any:
+    """Write the slots of prices; returns how many are strays."""
     width = np.float64(slots)
     strays = 0
-    for i in range(last - first):
-        price = prices[first + i]
+    for i in range(prices.size):
+        price = prices[i]
         tick = np.rint(price * scale)
         slot = sign * tick - base
         placed = (tick / scale == price) & (slot >= 0.0) & (slot < width)
@@ -185,23 +185,28 @@ def _alive(sizes: Any, block: Any) -> Any:
 
 @njit(cache=True)
 def _marked(marks: Any, groups: Any, block: Any) -> Any:
-    """The first marked block from `block` on; as many as there are, if none is."""
-    while block < marks.size:
-        group, first = block // BLOCK, block % BLOCK
+    """The first marked block from `block` on; as many as there are, if none is. Unsigned: see `run`."""
+    block, blocks, one = np.uint64(block), np.uint64(marks.size), np.uint64(1)
+    while block < blocks:
+        group = block >> np.uint64(6)
+        end = min((group + one) << np.uint64(6), blocks)
         if groups[group] != 0:
-            for i in range(block, min((group + 1) * BLOCK, marks.size)):
-                if marks[i] != 0:
-                    return i
-            if first == 0:
+            whole = block & np.uint64(BLOCK - 1) == 0
+            while block < end:
+                if marks[block] != 0:
+                    return np.int64(block)
+                block += one
+            if whole:
                 groups[group] = 0
-        block = (group + 1) * BLOCK
-    return marks.size
+        block = end
+    return np.int64(blocks)
 
 
 @njit(cache=True)
-def _walk(sizes: Any, marks: Any, groups: Any, top: Any, depth: Any, out_prices: Any, out_sizes: Any, at: Any) -> Any:
-    """Write slots and sizes of the first `depth` levels; returns how many there are, and where the first one is."""
-    count = 0
+def _walk(sizes: Any, marks: Any, groups: Any, top: Any, out_slots: Any, out_sizes: Any) -> Any:
+    """Write slots and sizes of as many first levels as there is room for; returns how many there are, and where the
+    first one is."""
+    count, depth = np.uint64(0), np.uint64(out_slots.size)
     block = top // BLOCK
     top = sizes.size
     while count < depth:
@@ -209,19 +214,19 @@ def _walk(sizes: Any, marks: Any, groups: Any, top: Any, depth: Any, out_prices:
         if block == marks.size:
             break
         alive = _alive(sizes, block)
-        first = block * BLOCK
+        first = np.uint64(block) * np.uint64(BLOCK)
         if alive == 0:
             marks[block] = 0
         elif count == 0:
-            top = first + np.int64(_trailing_zeros(alive))
+            top = np.int64(first + _trailing_zeros(alive))
         while alive != 0 and count < depth:
-            slot = first + np.int64(_trailing_zeros(alive))
+            slot = first + _trailing_zeros(alive)
             alive &= alive - np.uint64(1)
-            out_prices[at + count] = np.float64(slot)
-            out_sizes[at + count] = sizes[slot]
-            count += 1
+            out_slots[count] = np.float64(slot)
+            out_sizes[count] = sizes[slot]
+            count += np.uint64(1)
         block += 1
-    return count, top
+    return np.int64(count), top
 
 
 @njit(cache=True, error_model="numpy")
@@ -236,7 +241,7 @@ def levels_on_ladder(side: Any) -> Any:
             count += 1
         block = _marked(side.marks, side.groups, block + 1)
     prices, sizes = np.empty(count), np.empty(count)
-    _walk(side.sizes, side.marks, side.groups, side.meta[TOP], count, prices, sizes, 0)
+    _walk(side.sizes, side.marks, side.groups, side.meta[TOP], prices, sizes)
     for i in range(count):
         prices[i] = side.sign * (side.base + prices[i]) / side.scale
     return prices, sizes
@@ -353,7 +358,7 @@ def run(side: Any, levels: Any, ends: Any, at: Any, end: Any, depth: Any, scratc
         while done < until:
             if done >= ready:
                 last = min(done + PIECE, prices.size)
-                strays = _locate(located, prices, done, last, sign, scale, base, sizes.size)
+                strays = _locate(located, prices[done:last], sign, scale, base, sizes.size)
                 credit = min(meta[CREDIT] + (last - done) // TOLERATED - strays, meta[PATIENCE])
                 if strays > 0 and (credit < 0 or meta[USED] + strays > keys.size * 5 // 8):
                     meta[WAITING], meta[CREDIT] = strays, min(credit, meta[CREDIT])
@@ -377,9 +382,10 @@ def run(side: Any, levels: Any, ends: Any, at: Any, end: Any, depth: Any, scratc
             meta[AT], meta[START], meta[READY], meta[TOP] = done, start, ready, top
             return at, DONE
         here = np.int64(offsets[at])
-        count, top = _walk(sizes, marks, groups, top, depth, out_prices, out_sizes, here)
-        for i in range(here, here + count):
-            out_prices[i] = sign * (base + out_prices[i]) / scale
+        best_prices, best_sizes = out_prices[here : here + depth], out_sizes[here : here + depth]
+        count, top = _walk(sizes, marks, groups, top, best_prices, best_sizes)
+        for i in range(count):
+            best_prices[i] = sign * (base + best_prices[i]) / scale
         if meta[LIVE] > 0 and (count < depth or limits[BOUND] < sign * out_prices[here + count - 1]):
             count = _merge(side, strays_prices, depth, scratch, out_prices, out_sizes, here, count)
         offsets[at + 1] = here + count
