@@ -113,7 +113,8 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     inputs: the live files it was made of; receipts: SHA-256 of the receipts that name them. archived_inputs: files of
     the archive itself that it was made of.
     predecessor: digest of the tails that the first events were checked against.
-    tails: per symbol the chain's end, under "" for the stitched chain and under each instance's name for its own;
+    tails: per symbol the chain's end, under "" for the stitched chain (under "~" without what was refilled, while that
+    is behind), under each instance's name for its own, and under "@" and its name for each series of times;
     tails_sha256: their digest.
     condition: `available`, `degraded` when an expectation failed (`failed` names which), `pending` when none was asked
     (of a day: the worst of its periods when it was rolled up), or `imported`: rows that an earlier recorder wrote,

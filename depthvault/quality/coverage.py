@@ -81,7 +81,7 @@ def gap_row(
         "instance": gap.instance,
         "last_id": hole.last_id,
         "first_id": hole.first_id,
-        "start_time": hole.start_us,
+        "start_time": min(hole.start_us, hole.end_us),  # what was refilled before it was received after it
         "end_time": hole.end_us,
         "cause": "venue" if hole.restarted else cause.cause,
         "status": gap.status,

@@ -19,6 +19,9 @@ from depthvault.schemas import Channel
 
 NO_ID = np.iinfo(np.int64).min
 _DAY_US = 86_400_000_000
+STREAMED = "~"
+"""The name, among the tails, of where the stitched chain would stand without refilled rows. Only while that is behind:
+a hole that is refilled over several periods is told where its stream came back, from where it broke off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +174,9 @@ def ledger(
 ) -> tuple[list[Gap], dict[str, Tail]]:
     """The gaps of one symbol and period, and the tails for the next period.
 
-    table: the stitched chain. writers: each writer's own rows in chain order. tails: where the chain ("") and each
-    writer's own chain stood before. A hole of the stitched chain is `lost` (`open` where ids can be fetched again);
-    one that refilled rows close is `refilled`; a writer's hole that others fill is `bridged`.
+    table: the stitched chain. writers: each writer's own rows in chain order. tails: where the chain ("", and STREAMED)
+    and each writer's own chain stood before. A hole of the stitched chain is `lost` (`open` where ids can be fetched
+    again); one that refilled rows close is `refilled`; a writer's hole that others fill is `bridged`.
     """
     after = dict(tails)
     chain = chain_of(table, channel)
@@ -183,7 +186,9 @@ def ledger(
         return [], after
     whole = breaks(chain, tails.get(""))
     refilled = np.array(column(table, "source").to_pylist(), dtype=object) == REFILL
-    streamed = breaks(chain.where(~refilled), tails.get("")) if refilled.any() else whole
+    behind = STREAMED in tails or bool(refilled.any())
+    heard, heard_before = chain.where(~refilled), tails.get(STREAMED, tails.get(""))
+    streamed = breaks(heard, heard_before) if behind else whole
     own: dict[str, list[Break]] = {}
     for name, rows in writers.items():
         writer_chain = chain_of(rows, channel)
@@ -200,12 +205,16 @@ def ledger(
     known = [gap.hole for gap in gaps]
     for name, holes in sorted(own.items()):
         gaps += [Gap(name, hole, "bridged") for hole in holes if not any(hole.overlaps(other) for other in known)]
-    for name in sorted(after.keys() - {""}):
+    for name in sorted(after.keys() - {"", STREAMED}):
         rows, after[name] = _told(name, after[name], whole)
         gaps += rows
     end = tail_of(chain, tails.get(""))
     if end is not None:
         after[""] = end
+    after.pop(STREAMED, None)
+    reached = tail_of(heard, heard_before) if behind else None
+    if reached is not None and end is not None and reached.final_id != end.final_id:
+        after[STREAMED] = reached
     return gaps, after
 
 

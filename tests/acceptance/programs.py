@@ -101,11 +101,11 @@ class Site:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("DEPTHVAULT_", "R2_"))}
         return kept | {"PYTHONPATH": str(REPOSITORY)}
 
-    def run(self, *words: str, code: int = 0, **environment: str) -> str:
+    def run(self, *words: str, code: int = 0, timeout: float = 120.0, **environment: str) -> str:
         """Run a command to its end and return what it printed."""
         done = subprocess.run(
             self.command(*words), cwd=self.folder, env=self.environment | environment, capture_output=True, text=True,
-            timeout=120, check=False,
+            timeout=timeout, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout

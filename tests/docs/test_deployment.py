@@ -27,9 +27,9 @@ def test_up_status_reload_down(tmp_path: Path) -> None:
     with simulator(tmp_path, "--symbols", "6") as sim:
         site = Site(folder)
         venues = {"binance_futures": {"symbols": ["BTCUSDT"]}}
-        site.configure(sim, venues, platform={"metrics_port": 0, "airflow_port": 0, "health_port": 0})
+        site.configure(sim, venues, platform={"metrics_port": 0, "airflow_port": 0})
         try:
-            site.run(*up)
+            site.run(*up, timeout=400)
             said = site.run(*status)
             assert "collector-binance_futures-a" in said
             assert "airflow-scheduler" in said
@@ -37,10 +37,10 @@ def test_up_status_reload_down(tmp_path: Path) -> None:
             configuration = yaml.safe_load((folder / "depthvault.yaml").read_text())
             configuration["exchanges"]["binance_futures"]["symbols"] = ["BTCUSDT", "ETHUSDT"]
             (folder / "depthvault.yaml").write_text(yaml.safe_dump(configuration))
-            site.run(*reload)
+            site.run(*reload, timeout=200)
             wait_for(lambda: "ETHUSDT" in _recorded(site), "the collector takes the new symbol over")
         finally:
-            site.run(*down)
+            site.run(*down, timeout=200)
     platform = Platform.of(load_config(folder / "depthvault.yaml", data_dir=site.data))
     assert control.leftovers(platform) == []
 

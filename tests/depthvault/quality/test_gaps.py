@@ -162,6 +162,25 @@ def test_refilled_trades_close_a_gap_without_hiding_it() -> None:
     assert holes(partly) == [("", "open", 4, 9)]
 
 
+def test_a_hole_that_is_refilled_over_several_periods_is_told_where_the_stream_comes_back() -> None:
+    periods = [
+        [agg([1, 2]), agg([3, 4], "rest-h", "refill")], [agg([5, 6], "rest-h", "refill")],
+        [agg([7], "rest-h", "refill"), agg([8, 9])], [agg([10])],
+    ]  # fmt: skip
+    found, tails = [], {}
+    for parts in periods:
+        table = pa.concat_tables(parts)
+        chosen = table.take(pa.array(stitch(table, AGG, {}).chosen))
+        own = [part for part in parts if part.column("instance")[0].as_py() == "a"]
+        gaps, tails = ledger(chosen, AGG, dict(zip("a", own, strict=False)), tails)
+        found.append(holes([gap for gap in gaps if not gap.instance]))
+    assert found == [[], [], [("", "refilled", 2, 8)], []]
+    assert tails.keys() == {"", "a"}, "nothing is remembered any longer than needed"
+    # Where some of it could not be refilled, that is open.
+    partly = ledger(periods[2][1], AGG, {}, {"": Tail(BASE, 6), "~": Tail(BASE, 2)})[0]
+    assert holes(partly) == [("", "open", 6, 8)]
+
+
 def test_a_restart_of_the_venues_ids_is_unprovable_not_lost() -> None:
     rows = pa.concat_tables([futures([1000, 1010], 990), futures([5, 9], 1, epoch=1)])
     assert holes(run("depth_diff", rows)) == [("", "unprovable", 1010, 1)]
