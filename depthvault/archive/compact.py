@@ -118,8 +118,8 @@ def compact(
             return staged
         staging.clear()
         make_directories(staging.folder)
-        sessions, damage = sources.listening(layout, receipts, (period.previous().label, period.label), venue)
-        encoding, drafts = _encoding(config), []
+        sessions, damage = sources.listening(layout, receipts, sources.told_in(receipts, period), venue)
+        encoding, drafts = Encoding.of_periods(config.archive), []
         for name, inputs in wanted.items():
             heard = Listening(sessions, damage, _cadence(name, venue, layout, inputs))
             before = state.before(exchange, name, period.label)
@@ -139,10 +139,6 @@ def compact(
 def _is_pending(state: ArchiveState, exchange: str, channel: str, period: Period) -> bool:
     entry = state.entry("hour", exchange, channel, period.label)
     return entry is not None and entry.condition == PENDING
-
-
-def _encoding(config: Config) -> Encoding:
-    return Encoding(config.archive.compression_level, config.archive.row_group_rows)
 
 
 def _cadence(channel: str, venue: Exchange, layout: Layout, inputs: ChannelInputs) -> int | None:

@@ -89,7 +89,7 @@ def channel_inputs(
                 for span in link.streams
                 for channel, _ in _channels(exchange, span.stream, {})
             }
-        for channel in channels - {""}:
+        for channel in channels:
             inputs = result.setdefault(channel, ChannelInputs())
             inputs.receipts[each.name] = each.sha256
             if own:
@@ -121,11 +121,37 @@ def is_compacted(
     return bool(inputs.gone) and not all(layout.archived(file.path).exists() for file in files)
 
 
+def told_in(sealed_receipts: Iterable[Sealed], period: Period) -> set[str]:
+    """Labels of the periods whose receipts tell of the sessions around `period`: it, the one before, and of each writer
+    the last one that it has before, so that a long outage has its cause."""
+    last: dict[str, str] = {}
+    for each in sealed_receipts:
+        receipt = each.receipt
+        if receipt.period < period.label:
+            last[receipt.writer] = max(receipt.period, last.get(receipt.writer, ""))
+    return {period.previous().label, period.label, *last.values()}
+
+
+def _journals_begun(layout: Layout, sealed_receipts: Iterable[Sealed]) -> dict[str, list[int]]:
+    """When (ns) the journals of each writer were begun that writes one after the other."""
+    names: dict[str, set[str]] = {}
+    for each in sealed_receipts:
+        receipt = each.receipt
+        if not receipt.writer.startswith("rest-"):  # those write side by side
+            paths = (*receipt.inputs, *(link.journal for link in receipt.connections))
+            names.setdefault(receipt.writer, set()).update(paths)
+    return {
+        writer: sorted(ns_from_datetime(layout.journal_start(layout.root / name)) for name in found)
+        for writer, found in names.items()
+    }
+
+
 def listening(
     layout: Layout, sealed_receipts: Iterable[Sealed], labels: Iterable[str], exchange: Exchange
 ) -> tuple[list[Session], list[Damage]]:
     """The sessions and the damage that the receipts of the periods `labels` tell of."""
-    wanted = set(labels)
+    wanted, sealed_receipts = set(labels), list(sealed_receipts)
+    journals = _journals_begun(layout, sealed_receipts)
     found: dict[tuple[str, str, int], tuple[Receipt, Connection]] = {}
     damage: list[Damage] = []
     for each in sealed_receipts:  # by period: a later receipt of the same connection knows more
@@ -140,7 +166,10 @@ def listening(
                 continue  # the last write of a process that was killed: that its connections ended in a crash says it
             begun = ns_from_datetime(layout.journal_start(layout.root / region.path))
             start = begun if region.from_ns is None else region.from_ns
-            end = max(start, whole.end) if region.until_ns is None else region.until_ns
+            end = region.until_ns
+            if end is None:  # the last of its journal: over when the writer began the next one, if it did
+                following = next((at for at in journals.get(receipt.writer, ()) if at > begun), whole.end)
+                end = max(start, following)
             damage.append(Damage(receipt.writer, "damaged", Span(start, end)))
         for rows in receipt.dropped:
             damage.append(Damage(receipt.writer, "damaged", Span(rows.from_ns, rows.until_ns)))
@@ -229,7 +258,7 @@ def speaks_often(exchange: Exchange, stream: str) -> bool:
 def _channels(exchange: Exchange, stream: str, symbols: Mapping[int, str]) -> list[tuple[str, str]]:
     """Every (channel, symbol) that a stream's frames have rows of, the derived ones too."""
     channel, symbol = exchange.channel_of(stream, symbols)
-    return [(name, symbol) for name in (channel, *exchange.derived.get(channel, ()))]
+    return [(name, symbol) for name in (channel, *exchange.derived.get(channel, ()))] if channel else []
 
 
 def unpublished(sealed_receipts: list[Sealed], state: ArchiveState, layout: Layout, exchange: Exchange) -> list[str]:

@@ -257,6 +257,26 @@ def test_a_disconnect_that_another_writer_covered_leaves_no_row(host: Host) -> N
     assert table(host, "gaps", channel="trade") == []
 
 
+def test_an_outage_over_several_periods_has_the_cause_that_ended_the_last_session(host: Host) -> None:
+    """The writer crashed in one hour and came back three hours later."""
+    streams, back = ("btcusdt@depth@100ms", "btcusdt@trade"), HOUR.next().next().next()
+    host.seal(
+        "a", {"depth_diff": [event.row("a") for event in chain(5)]},
+        links=[Link(end=100.0, cause="crash", streams=streams)],
+    )  # fmt: skip
+    run(host)
+    publish(host)
+    rows = [event.row("a", base=back) for event in chain(5, first=900, start=60.0)]
+    host.seal("a", {"depth_diff": rows}, period=back, links=[Link(start=50.0, number=2, streams=streams)])
+    run(host, back)
+    publish(host, back)
+    for channel, status in (("depth_diff", "lost"), ("trade", "unprovable")):
+        (gap,) = table(host, "gaps", back, channel)
+        assert (gap["status"], gap["cause"]) == (status, "crash"), channel
+    assert gap["start_time"] == HOUR.start + timedelta(seconds=100)
+    assert gap["end_time"] == back.start + timedelta(seconds=50)
+
+
 def test_many_symbols_are_read_in_batches_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for limit in (1, 1 << 30):

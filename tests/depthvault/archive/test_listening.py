@@ -13,7 +13,7 @@ from depthvault.exchanges import exchange
 from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.quality.sessions import Damage, Session, Span, cause_of
-from depthvault.seal.receipts import DamagedRegion, MalformedFrame, Receipt
+from depthvault.seal.receipts import DamagedRegion, JournalInput, MalformedFrame, Receipt
 
 PERIOD = Period.parse("20250304T0100")
 MINUTE = 60_000_000_000
@@ -43,6 +43,18 @@ def test_a_torn_tail_damages_nothing_that_came_after_the_crash(tmp_path: Path) -
     until = PERIOD.start_ns + MINUTE
     (corrupt,) = _damage(tmp_path, damage=[_region("corrupt", until)])
     assert corrupt.span == Span(PERIOD.start_ns, until)
+
+
+def test_a_corrupt_end_of_a_journal_damages_nothing_that_the_writer_s_next_one_holds(tmp_path: Path) -> None:
+    (alone,) = _damage(tmp_path, damage=[_region("corrupt", None)])
+    assert alone.span == Span(PERIOD.start_ns, PERIOD.end_ns), "nobody knows when it ended"
+    for name, until in (
+        ("journal/binance_spot/a/20250304T010700.000000Z.journal", PERIOD.start_ns + 7 * MINUTE),
+        ("journal/binance_spot/a/20250304T023000.000000Z.journal", PERIOD.start_ns + 90 * MINUTE),
+    ):
+        journals = [JournalInput(path=name, bytes_read=1, rows=1, crc32c="")]
+        (damage,) = _damage(tmp_path, damage=[_region("corrupt", None)], journals=journals)
+        assert damage.span == Span(PERIOD.start_ns, until)
 
 
 def test_frames_are_malformed_when_they_came(tmp_path: Path) -> None:
