@@ -50,6 +50,15 @@ def _check_period(value: timedelta) -> timedelta:
     return value
 
 
+def _check_encodings(value: dict[str, str]) -> dict[str, str]:
+    if value:
+        from depthvault.archive.column_encodings import problems  # it brings pyarrow
+
+        if wrong := list(problems(value)):
+            raise ValueError("; ".join(wrong))
+    return value
+
+
 Symbols = Annotated[str | tuple[str, ...], BeforeValidator(_check_symbols)]
 Channels = Annotated[tuple[str, ...], AfterValidator(_check_channels)]
 
@@ -165,6 +174,9 @@ class ArchiveConfig(_Section):
     compression_level: int = Field(9, ge=1, le=22, description="ZSTD, of a period's files")
     day_compression_level: int = Field(17, ge=1, le=22, description="ZSTD, of the day files, which stay")
     row_group_rows: int = Field(131_072, ge=1024)
+    encodings: Annotated[dict[str, str], AfterValidator(_check_encodings)] = Field(
+        default_factory=dict, description="Parquet encodings of columns, by column or table.column; by type otherwise"
+    )
     keep: Duration = Field(timedelta(days=7), description="local copies of uploaded archive files")
 
 

@@ -59,7 +59,7 @@ def validate(layout: Layout, config: Config, exchange: str, period: Period) -> J
             judgement = examine(exchange, period, subjects, ledger, spill, bounds)
         finally:
             shutil.rmtree(spill, ignore_errors=True)
-        encoding = Encoding(config.archive.compression_level, config.archive.row_group_rows)
+        encoding = Encoding.of_periods(config.archive)
         staging.write_validation([_verdict(staging, judgement, draft, encoding) for draft in compacted.drafts])
         return judgement
 

@@ -38,7 +38,8 @@ _SLACK = 2.0
 def ready_units(layout: Layout, config: Config, exchange: str | None = None) -> list[Unit]:
     """The units whose writers have all sealed and that the archive lacks, or lacks rows of; oldest first.
 
-    Also those whose first events were judged against another end of the period before than it has now.
+    Also those whose first events were judged against another end of the period before than it has now, or whose candles
+    against other trades.
     """
     state = log.load(layout)
     units = []
@@ -112,6 +113,9 @@ def compact(
         # The book audit needs both: when one changed, it is judged anew.
         if wanted.keys() & BOOK_CHANNELS:
             wanted |= {name: channels[name] for name in BOOK_CHANNELS & channels.keys()}
+        for name, witness in sources.JUDGED_BY.items():
+            if witness in wanted and name in channels:
+                wanted[name] = channels[name]
         wanted = dict(sorted(wanted.items()))
         staged = staging.read()
         if staged is not None and _is_current(staged, staging, wanted, state):

@@ -1,9 +1,7 @@
 """How archived Parquet is written: encodings, row groups that never span symbols, and a hash of the values.
 
-Measured on recorded BTCUSDT frames (`benchmarks/compaction.py`): ids and times as DELTA_BINARY_PACKED halve a book
-ticker and save 4 % of a depth file. Prices and sizes are smallest with a dictionary, for they repeat; sizes as
-BYTE_STREAM_SPLIT are three times as large. Pages of 64 KiB save 2 % (early ones need fewer bits for an index), and of
-the first page format 3 %, because it compresses the lists' lengths too. Row groups and dictionaries of parts, plain
+Columns are encoded as `column_encodings` says. Pages of 64 KiB save 2 % (early ones need fewer bits for an index), and
+of the first page format 3 %, because it compresses the lists' lengths too. Row groups and dictionaries of parts, plain
 prices or sizes, no statistics and non-null lists were tried as well: none of them is smaller by more than 0.2 %. Level
 17 instead of 9 saves another 2 to 3 % at 2.7 times the CPU of the write, which day files are worth; 12 saves nothing.
 """
@@ -11,7 +9,8 @@ prices or sizes, no statistics and non-null lists were tried as well: none of th
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from depthvault.archive.column_encodings import DICTIONARY, encoding_of
+from depthvault.config import ArchiveConfig
 from depthvault.errors import CorruptError
 
 LOGICAL_HASH_KEY = "depthvault.logical_sha256"
@@ -31,32 +32,39 @@ _DATA_PAGE = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """level: ZSTD. row_group_rows: the most rows of a row group."""
+    """level: ZSTD. row_group_rows: the most rows of a row group. columns: encodings of columns that are not to have the
+    one of their type, by `column` or `table.column`."""
 
     level: int = 9
     row_group_rows: int = 131_072
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_periods(cls, config: ArchiveConfig) -> Encoding:
+        """As configured for the files of periods and the quality tables."""
+        return cls(config.compression_level, config.row_group_rows, config.encodings)
+
+    @classmethod
+    def of_days(cls, config: ArchiveConfig) -> Encoding:
+        """As configured for the files of days, which stay."""
+        return cls(config.day_compression_level, config.row_group_rows, config.encodings)
 
 
-def _is_delta(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_timestamp(kind))
-
-
-def _leaf(field: pa.Field) -> str:
+def _leaf(column: pa.Field) -> str:
     """A column's path inside Parquet."""
-    return f"{field.name}.list.{field.type.value_field.name}" if pa.types.is_list(field.type) else field.name
+    return f"{column.name}.list.{column.type.value_field.name}" if pa.types.is_list(column.type) else column.name
 
 
 def writer_options(schema: pa.Schema, encoding: Encoding) -> dict[str, Any]:
     """Arguments of `pq.ParquetWriter` for archive files."""
+    metadata = schema.metadata or {}
+    table = metadata.get(b"depthvault.channel", metadata.get(b"depthvault.table", b"")).decode()
+    columns = {_leaf(each): encoding_of(table, each, encoding.columns) for each in schema}
     return {
         "compression": "zstd",
         "compression_level": encoding.level,
-        "use_dictionary": [
-            _leaf(field)
-            for field in schema
-            if not _is_delta(field.type) and not pa.types.is_boolean(field.type) and not pa.types.is_decimal(field.type)
-        ],
-        "column_encoding": {field.name: "DELTA_BINARY_PACKED" for field in schema if _is_delta(field.type)},
+        "use_dictionary": [name for name, how in columns.items() if how == DICTIONARY],
+        "column_encoding": {name: how.upper() for name, how in columns.items() if how != DICTIONARY},
         "dictionary_pagesize_limit": _DICTIONARY_PAGE,
         "data_page_version": "1.0",
         "data_page_size": _DATA_PAGE,
@@ -110,9 +118,9 @@ class LogicalHash:
     def hexdigest(self) -> str:
         """The hash of all rows so far."""
         total = hashlib.sha256()
-        for field, streams in zip(self._schema, self._streams, strict=True):
+        for each, streams in zip(self._schema, self._streams, strict=True):
             parts = " ".join(stream.hexdigest() for stream in streams)
-            total.update(f"{field.name} {field.type} {parts}\n".encode())
+            total.update(f"{each.name} {each.type} {parts}\n".encode())
         return total.hexdigest()
 
 

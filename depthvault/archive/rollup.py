@@ -81,7 +81,7 @@ def rollup_with(
 ) -> RolledUp:  # fmt: skip
     """`daily_rollup` with a given store."""
     result = RolledUp()
-    encoding = Encoding(config.archive.day_compression_level, config.archive.row_group_rows)
+    encoding = Encoding.of_days(config.archive)
     staging = day_staging(layout, exchange, day.isoformat())
     with staging.locked():
         state = log.catch_up(layout, store)

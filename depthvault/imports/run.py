@@ -88,7 +88,7 @@ def import_with(
         try:
             state = log.catch_up(layout, store)
             spilled = _spill(work.folder, layout, state, found, how, exchange, options, result, progress)
-            encoding = Encoding(config.archive.day_compression_level, config.archive.row_group_rows)
+            encoding = Encoding.of_days(config.archive)
             for _, spill in sorted(spilled.items()):
                 progress(f"{spill.exchange} {spill.channel} {spill.day.date}")
                 entry, state = publish_unit(layout, config, store, state, spill, how, encoding, now)
