@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from depthvault.archive.manifest import ArchiveState, InputFile
+from depthvault.archive.manifest import ArchiveState, Entry, InputFile
 from depthvault.clock import ns_from_datetime
 from depthvault.durable import sha256_file
 from depthvault.exchanges.base import Exchange
@@ -114,11 +114,27 @@ def is_compacted(
     if entry is None or any(entry.receipts.get(name) != digest for name, digest in inputs.receipts.items()):
         return False
     before = state.before(exchange, channel, label)
-    if entry.predecessor == (before.tails_sha256 if before else ""):
+    follows = entry.predecessor == (before.tails_sha256 if before else "")
+    if follows and not _is_outdated(layout, state, entry):
         return True
-    # The period before came later or changed its end. Judge anew, unless the rows are no longer here.
+    # The period before came later or changed its end, or what it is judged by did. Judge anew, unless the rows are no
+    # longer here.
     files = [file for file in state.files_of(entry.unit) if file.table == channel]
     return bool(inputs.gone) and not all(layout.archived(file.path).exists() for file in files)
+
+
+JUDGED_BY = {"kline": "agg_trade"}
+"""Channels whose rows are judged by the rows of another one, of their own period and of the one before."""
+
+
+def _is_outdated(layout: Layout, state: ArchiveState, entry: Entry) -> bool:
+    """Whether what the entry's rows are judged by was published since."""
+    witness = JUDGED_BY.get(entry.channel)
+    if witness is None:
+        return False
+    period = Period.parse(entry.period, layout.period)
+    entries = (state.entry("hour", entry.exchange, witness, each.label) for each in (period, period.previous()))
+    return any(each is not None and each.number > entry.number for each in entries)
 
 
 def told_in(sealed_receipts: Iterable[Sealed], period: Period) -> set[str]:
