@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-ALL = ("decode", "journal", "collector", "compaction", "replay", "query", "log")
+ALL = ("decode", "journal", "collector", "compaction", "replay", "follow", "query", "log")
 
 
 def main(names: list[str]) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from depthvault.cli.options import ConfigFile, DataDir, ExchangeName, command, configuration, console, moment
+from depthvault.cli.options import ConfigFile, DataDir, ExchangeName, command, configuration, console, moment, seconds
 from depthvault.cli.query import PANEL, Target
+from depthvault.errors import UsageError
 
 Symbol = Annotated[str, typer.Argument(help="The venue's own spelling: BTCUSDT.", metavar="SYMBOL")]
 Start = Annotated[str, typer.Option("--start", help="Begin, as 2026-11-20T04:00 (UTC unless an offset is given).")]
@@ -57,18 +59,34 @@ def register(app: typer.Typer) -> None:
     )
     def replay(
         streams: Annotated[list[str], typer.Argument(help="Streams, as EXCHANGE/CHANNEL/SYMBOL.", metavar="STREAM…")],
-        start: Start,
-        end: End,
+        start: Annotated[str | None, typer.Option(help="Begin, as 2026-11-20T04:00; with --follow: now.")] = None,
+        end: Annotated[str | None, typer.Option(help="End (excluded); with --follow: never.")] = None,
+        follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes in now.")] = False,
+        duration: Annotated[str | None, typer.Option(help="With --follow: end after so long, as 90s.")] = None,
+        timeout: Annotated[str | None, typer.Option(help="With --follow: end when nothing came for so long.")] = None,
+        window: Annotated[
+            str, typer.Option(help="With --follow: how long an event waits at most for other writers.")
+        ] = "500ms",
         vault: Target = None,
         config: ConfigFile = None,
         data_dir: DataDir = None,
     ) -> None:
         """Print events of many streams in the order received, one JSON object a line, gaps and disconnects in-band."""
         from depthvault import open as open_vault
-        from depthvault.query.show import write_replay
+        from depthvault.query.show import write_follow, write_replay
 
         opened = open_vault(vault, config=configuration(config, data_dir))
-        write_replay(opened, streams, moment(start), moment(end), sys.stdout)
+        if not follow:
+            if start is None or end is None or duration is not None or timeout is not None:
+                raise UsageError("a replay needs --start and --end; what comes in now needs --follow")
+            write_replay(opened, streams, moment(start), moment(end), sys.stdout)
+            return
+        if end is not None and duration is not None:
+            raise UsageError("--end and --duration exclude each other")
+        since, until = (None if text is None else moment(text) for text in (start, end))
+        if (length := seconds(duration)) is not None:
+            until = datetime.now(UTC) + timedelta(seconds=length)
+        write_follow(opened.follow(streams, since, until, window=window, timeout=timeout), sys.stdout)
 
     @command(
         app,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from depthvault.errors import UsageError
 from depthvault.query.catalog import columns, schema_of
 from depthvault.query.derived import SCALAR_MACROS, TABLE_MACROS, VIEWS
 from depthvault.query.export import Exported, export
+from depthvault.query.follow import Follow
 from depthvault.query.render import cell, number
 from depthvault.query.replay import Event, Gap, Notice
 from depthvault.query.text import Moment
@@ -101,8 +103,23 @@ def book_record(book: Book, depth: int | None = None) -> dict[str, Any]:
 
 def write_replay(vault: Vault, streams: Iterable[str], start: Moment, end: Moment, out: IO[str]) -> tuple[int, int]:
     """Write what a replay gives as one JSON object a line. Returns how many events and gaps there were."""
+    return _write_items(vault.replay(streams, start, end), out)
+
+
+def write_follow(follow: Follow, out: IO[str]) -> tuple[int, int]:
+    """Write what comes in, as `write_replay` does, each line at once, until it ends or SIGINT or SIGTERM comes."""
+    before = {number: signal.signal(number, lambda *_: follow.stop()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with follow:
+            return _write_items(follow, out, at_once=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _write_items(items: Iterable[Event | Gap | Notice], out: IO[str], *, at_once: bool = False) -> tuple[int, int]:
     events = gaps = 0
-    for item in vault.replay(streams, start, end):
+    for item in items:
         if isinstance(item, Event):
             events += 1
             record: dict[str, Any] = {"type": item.stream.channel, **item.as_dict()}
@@ -113,6 +130,8 @@ def write_replay(vault: Vault, streams: Iterable[str], start: Moment, end: Momen
         else:
             record = _notice(item)
         out.write(json.dumps(record, default=_iso, ensure_ascii=False) + "\n")
+        if at_once:
+            out.flush()
     return events, gaps
 
 

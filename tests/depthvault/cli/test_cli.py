@@ -35,6 +35,8 @@ def test_help_of_every_command_ends_in_an_example(name: str) -> None:
     "arguments",
     [
         ("collect", "nasdaq"),
+        ("replay", "binance_spot/trade/BTCUSDT", "--start", "2026-11-20T04:00"),
+        ("replay", "binance_spot/trade/BTCUSDT", "--follow", "--end", "2026-11-20T04:00", "--duration", "1s"),
         ("collect", "binance_spot", "--duration", "soon"),
         ("collect", "binance_spot", "--shard", "2/2"),
         ("config", "check", "--config", "missing.yaml"),

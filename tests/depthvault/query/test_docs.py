@@ -11,12 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from depthvault.cli import app
+from depthvault.clock import ManualClock, ns_from_datetime
 from depthvault.layout import Layout
 from depthvault.query import Vault
 from depthvault.query.saved import save_views
 
 from .recording import HOUR_10, Recording, diff, snapshot, table, trades
 
+HOUR_NS = 3_600_000_000_000
 PAGE = Path(__file__).parents[3] / "docs" / "querying.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 COMMANDS = [
@@ -48,6 +50,7 @@ def filled(layout: Layout, vault: Vault, recording: Recording, monkeypatch: pyte
     )
     monkeypatch.chdir(layout.root.parent)
     monkeypatch.delenv("DEPTHVAULT_CONFIG", raising=False)
+    monkeypatch.setattr("depthvault.query.follow.SystemClock", lambda: ManualClock(ns_from_datetime(HOUR_10) + HOUR_NS))
     save_views(layout, Path("archive.duckdb"), HOUR_10)
     return vault
 
@@ -70,6 +73,7 @@ def test_python(filled: Vault, capsys: pytest.CaptureFixture[str]) -> None:
     assert "missing: events after 12 and before 14" in printed
     assert names["spreads"] == [1.0] * 59
     assert names["price"] == 60059.1
+    assert names["last"] == HOUR_10 + timedelta(seconds=199, milliseconds=7)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +18,7 @@ import pytest
 import depthvault
 from depthvault.archive.compact import compact, ready_units
 from depthvault.archive.publish import publish_with
-from depthvault.clock import ManualClock, ns_from_datetime
+from depthvault.clock import ManualClock, SystemClock, ns_from_datetime
 from depthvault.config import Config, JournalConfig, Secrets
 from depthvault.errors import UsageError
 from depthvault.journal import JournalWriter
@@ -268,6 +273,52 @@ def test_streams_of_others_are_not_even_decoded(desk: Desk) -> None:
     follow = desk.follow(TRADE)
     follow._start = at(0) // 1000
     assert words(follow) == ["trade 1", "trade 2"]
+
+
+def test_the_command_goes_on_until_it_is_asked_to_end(desk: Desk) -> None:
+    """`--follow` as a process of its own: lines come at once, and SIGTERM ends it in order."""
+    desk.clock.wall = SystemClock().wall_ns()
+    command = [
+        sys.executable,
+        "-m",
+        "depthvault.cli",
+        "replay",
+        TRADE,
+        "--follow",
+        "--data-dir",
+        str(desk.config.data_dir),
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("R2_", "DEPTHVAULT_"))}
+    desk.writer("a").flush()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, cwd=desk.config.data_dir
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            lines = map(json.loads, process.stdout)
+            ended = threading.Event()
+            thread = threading.Thread(target=receive_now, args=(desk.writer("a"), ended))
+            thread.start()
+            first = next(line for line in lines if line["type"] == "trade")
+            ended.set()
+            thread.join()
+            process.send_signal(signal.SIGTERM)
+            rest = [line["trade_id"] for line in lines if line["type"] == "trade"]
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+    numbers = [first["trade_id"], *rest]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def receive_now(writer: JournalWriter, ended: threading.Event) -> None:
+    """Receive a trade now and then."""
+    for number in range(10_000):
+        stream, body = trade(number, 0)
+        writer.append("frame", 1, stream, body, SystemClock().wall_ns())
+        writer.flush()
+        if ended.wait(0.02):
+            return
 
 
 def test_what_cannot_be_followed_is_said(desk: Desk) -> None:
