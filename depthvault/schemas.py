@@ -333,7 +333,9 @@ _QUALITY: dict[str, tuple[str, tuple[Column, ...]]] = {
         (
             Column("exchange", pa.string(), "The venue."),
             Column("channel", pa.string(), "The channel."),
-            Column("symbol", pa.string(), "The symbol."),
+            Column(
+                "symbol", pa.string(), "The symbol; empty: a stream of the whole market, for symbols without a row."
+            ),
             Column("period", TIME, "Start of the archive period that the gap ends in."),
             Column(
                 "instance",
@@ -354,7 +356,9 @@ _QUALITY: dict[str, tuple[str, tuple[Column, ...]]] = {
         (
             Column("exchange", pa.string(), "The venue."),
             Column("channel", pa.string(), "The channel."),
-            Column("symbol", pa.string(), "The symbol."),
+            Column(
+                "symbol", pa.string(), "The symbol; empty: a stream of the whole market, for symbols without a row."
+            ),
             Column("period", TIME, "Start of the archive period."),
             Column("first_time", TIME, "Receipt of the first event.", True),
             Column("last_time", TIME, "Receipt of the last event.", True),

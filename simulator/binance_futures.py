@@ -77,9 +77,9 @@ class Derivatives:
             if time_ms // 1000 % seconds == 0:
                 self.hub.publish(stream, self._mark_row(listed, time_ms).encode(), (time_ms, time_ms))
         if listed.market.rng.random() < 0.002 * self.rate:
-            self._liquidate(listed, time_ms)
+            self.liquidate(listed, time_ms)
 
-    def _liquidate(self, listed: Listed, time_ms: int) -> None:
+    def liquidate(self, listed: Listed, time_ms: int) -> None:
         """At most one message a second and symbol: the largest liquidation of the window."""
         i, market = listed.instrument, listed.market
         rng = market.rng

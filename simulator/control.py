@@ -25,6 +25,7 @@ rest_timeout          seconds = 60, endpoint = "", count = 1
 delist                symbol
 resume                symbol
 list                  symbol
+liquidate             symbol (Binance futures: a forced order now)
 rate_limit            weight (the limit a minute; requests on Lighter)
 offset_jump           symbol (Lighter: the next batch's offset jumps, its nonces chain)
 wrong_book            symbol (Lighter: the next whole book has one more lot at its best bid)
@@ -236,6 +237,14 @@ class Control:
         else:
             raise BadOrder(f"{venue.key} is replayed, not live")
         venue.fault("list", symbol=symbol)
+        return 1
+
+    def _order_liquidate(self, venue: Venue, symbol: str) -> int:
+        if not isinstance(venue, LiveBinance) or venue.is_spot:
+            raise BadOrder(f"{venue.key} knows no such fault")
+        if symbol not in venue.listed:
+            raise BadOrder(f"{symbol} is not listed")
+        venue.derivatives.liquidate(venue.listed[symbol], venue.now_ms())
         return 1
 
     @staticmethod

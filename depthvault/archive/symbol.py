@@ -28,7 +28,7 @@ from depthvault.quality.coverage import (
     unprovable_rows,
 )
 from depthvault.quality.gaps import breaks, chain_of, ledger
-from depthvault.quality.sessions import PROVED_BY_IDS, Span, clipped, covered, seconds
+from depthvault.quality.sessions import PROVED_BY_IDS, Ints, Span, clipped, covered, seconds
 from depthvault.quality.steps import skips
 from depthvault.schemas import Channel
 
@@ -36,12 +36,17 @@ MOST_CONFLICTS = 20
 """Conflicts whose payloads an entry tells in full; all are counted."""
 
 
+_ALSO_ASKED = frozenset({"instrument"})
+"""Channels whose stream of the whole market only hastens what is asked for all the time: no hole of theirs."""
+
+
 @dataclass(slots=True)
 class Work:
     """One channel and period on its way through compaction.
 
     in_day: when the day was rolled up before these rows came, how many rows of each symbol its day file has of this
-    period. They come first in what is read, and are not written again.
+    period. They come first in what is read, and are not written again. received: of each symbol's rows (µs), where a
+    stream of the whole market brings them.
     """
 
     layout: Layout
@@ -60,6 +65,7 @@ class Work:
     coverage: list[dict[str, Any]] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
     tails: dict[str, dict[str, Tail]] = field(default_factory=dict)
+    received: list[Ints] = field(default_factory=list)
 
     def count(self, name: str, more: int) -> None:
         self.counts[name] = self.counts.get(name, 0) + more
@@ -80,7 +86,8 @@ def compact_symbol(work: Work, symbol: str, table: pa.Table, writer: ArchiveWrit
     stitched = light.take(pa.array(result.chosen))
     gaps, after = ledger(stitched, channel, own, tails)
     rows = [gap_row(work.exchange, channel, symbol, work.period, gap, heard) for gap in gaps]
-    missing, stood = skips(stitched, channel, tails, _cadence_us(work))
+    listened = covered(heard.sessions, channel.name, symbol)
+    missing, stood = skips(stitched, channel, tails, _cadence_us(work), listened)
     after |= {name: tail for name, tail in stood.items() if name.startswith("@")}
     rows += [skip_row(work.exchange, channel, symbol, work.period, skip, heard) for skip in missing]
     rows += _unlistened(work, symbol, tails, heard)
@@ -111,7 +118,10 @@ def compact_symbol(work: Work, symbol: str, table: pa.Table, writer: ArchiveWrit
 def _judged(work: Work, symbol: str, rows: pa.Table) -> Listening:
     """Who listened to the symbol's stream, in the light of what was received of it."""
     streamed = rows.filter(pc.equal(rows.column("source"), "stream"))
-    return work.listening.judged(work.channel, symbol, np.sort(codes(column(streamed, "received_time"))) * 1000)
+    received = codes(column(streamed, "received_time"))
+    if any((work.channel.name, "") in session.subscriptions for session in work.listening.sessions):
+        work.received.append(received)
+    return work.listening.judged(work.channel, symbol, np.sort(received) * 1000)
 
 
 def _unlistened(work: Work, symbol: str, tails: Mapping[str, Tail], heard: Listening) -> list[dict[str, Any]]:
@@ -212,20 +222,32 @@ def _keys_before(work: Work, symbol: str, file: ArchiveFile) -> pa.Table:
 
 
 def add_silent_symbols(work: Work) -> None:
-    """Coverage, and holes, of streams that were subscribed to and brought nothing."""
+    """Coverage, and holes, of streams that were subscribed to and brought nothing.
+
+    A stream of the whole market is told of under the empty symbol, whatever it brought: which symbols it had nothing of
+    nobody can list.
+    """
     streams = {
         symbol
         for session in work.listening.sessions
         for channel, symbol in session.subscriptions
-        if channel == work.channel.name and symbol
+        if channel == work.channel.name and (symbol or channel not in _ALSO_ASKED)
     }
     window = Span(work.period.start_ns, work.period.end_ns)
     for symbol in sorted(streams - {row["symbol"] for row in work.coverage}):
-        asked = [span for session in work.listening.sessions for span in session.asked(work.channel.name, symbol)]
+        heard = work.listening
+        if not symbol and work.received:
+            heard = heard.judged(work.channel, symbol, np.sort(np.concatenate(work.received)) * 1000)
+        asked = [span for session in heard.sessions for span in session.asked(work.channel.name, symbol)]
         if not clipped(asked, window):
             continue
         tails = work.tails.get(symbol, {})
-        rows = _unlistened(work, symbol, tails, work.listening)
+        rows = _unlistened(work, symbol, tails, heard)
         work.gaps += rows
         empty = SymbolRows(symbol, 0, 0, None, None)
-        work.coverage.append(coverage_row(work.exchange, work.channel, work.period, empty, rows, work.listening, ()))
+        work.coverage.append(coverage_row(work.exchange, work.channel, work.period, empty, rows, heard, ()))
+        listened = [span for span in covered(heard.sessions, work.channel.name, symbol) if span.start < window.end]
+        if listened and work.channel.continuity not in PROVED_BY_IDS:
+            # Where nothing is received, listening itself is what a later hole begins after.
+            until = max(min(listened[-1].end, window.end) // 1000, tails[""].received_us if "" in tails else 0)
+            work.tails[symbol] = {**tails, "": Tail(until)}

@@ -86,9 +86,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Show what was recorded of each period: events, merged doubles, gaps, and the share of time covered."""
         _ask(
-            "SELECT exchange, channel, period, count(*) AS symbols, sum(events) AS events, sum(duplicates) AS doubles, "
-            "sum(gaps) AS gaps, round(100 * avg(share), 2) AS covered_percent FROM coverage "
-            f"WHERE {_where(exchange=exchange, symbol=symbol)} GROUP BY ALL ORDER BY period DESC, exchange, channel",
+            "SELECT exchange, channel, period, count(nullif(symbol, '')) AS symbols, sum(events) AS events, "
+            "sum(duplicates) AS doubles, sum(gaps) AS gaps, round(100 * avg(share), 2) AS covered_percent "
+            f"FROM coverage WHERE {_where(exchange=exchange, symbol=symbol)} "
+            "GROUP BY ALL ORDER BY period DESC, exchange, channel",
             limit, vault, configuration(config, data_dir),
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ an open interest that nobody asked for is `lost`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from depthvault.archive.manifest import Tail
 from depthvault.archive.stitch import REFILL, Bools, Ints, codes, column
+from depthvault.quality.sessions import EVIDENCE_AFTER_NS, Span
 from depthvault.schemas import Channel
 
 _UNITS_US = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000}
@@ -47,11 +48,16 @@ def interval_us(text: str) -> int | None:
 
 
 def skips(
-    table: pa.Table, channel: Channel, tails: Mapping[str, Tail], cadence_us: int | None
+    table: pa.Table,
+    channel: Channel,
+    tails: Mapping[str, Tail],
+    cadence_us: int | None,
+    listened: Sequence[Span] = (),
 ) -> tuple[list[Skip], dict[str, Tail]]:
     """What is missing in one symbol's rows (chain order), and the tails for the next period.
 
-    tails: under `@<series>` where each series stood before. cadence_us: of REST channels.
+    tails: under `@<series>` where each series stood before. cadence_us: of REST channels. listened: when anybody did
+    (disjoint, ascending): a candle that closed while nobody did is missing even when none was ever received before.
     """
     found: list[Skip] = []
     after = dict(tails)
@@ -61,6 +67,8 @@ def skips(
     refilled = np.array(column(table, "source").to_pylist(), dtype=object) == REFILL
     for series, rows, times, steps, status in _series(table, channel, cadence_us):
         tail = tails.get(f"@{series}")
+        if channel.name == "kline" and not any(name.startswith("@") for name in tails):
+            tail = _before_the_first(int(times[0]), int(steps[0]), int(received[rows].min()), listened)
         whole = _missing(times, steps, received[rows], tail, series, status)
         found += whole
         if refilled[rows].any():
@@ -73,6 +81,17 @@ def skips(
         if tail is None or tail.final_id is None or int(times[last]) > tail.final_id:
             after[f"@{series}"] = Tail(int(received[rows][last]), int(times[last]))
     return found, after
+
+
+def _before_the_first(opened: int, step: int, received: int, listened: Sequence[Span]) -> Tail | None:
+    """Where a series of candles stood when listening began, if that was interrupted before its first candle came."""
+    interrupted = [span for span in listened if span.end // 1000 < received]
+    if not interrupted or interrupted[-1] == listened[-1]:
+        return None
+    began = (interrupted[0].start + EVIDENCE_AFTER_NS) // 1000
+    # The last candle that had closed by then; those after it were to come.
+    candles = max(1, -(-(opened + step - began) // step))
+    return Tail(interrupted[0].end // 1000, opened - candles * step)
 
 
 def _series(table: pa.Table, channel: Channel, cadence_us: int | None) -> list[tuple[str, Ints, Ints, Ints, str]]:

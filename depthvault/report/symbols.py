@@ -65,7 +65,7 @@ def symbols_page(exchange: str, channel: str, day: date, symbols: Sequence[Symbo
     head = f"<h1>{escape(channel)}</h1><p class=quiet>{escape(exchange)}, {day:%A, %-d %B %Y}; times are UTC.</p>"
     if not symbols:
         return page("Depthvault", f"{before}{head}<p>Nothing of it is archived on this day.</p>")
-    text = f"{number(len(symbols))} symbols, the least covered first."
+    text = f"{number(sum(bool(one.symbol) for one in symbols))} symbols, the least covered first."
     return page(
         f"Depthvault {channel}", f"{before}{head}<p>{text}</p>{heat_table((_label(one), one.hours) for one in symbols)}"
     )
@@ -75,4 +75,5 @@ def _label(one: SymbolDay) -> str:
     said = f"{percent(one.share)}, {number(one.events)} rows"
     if one.gaps:
         said += f", {one.gaps} gaps"
-    return f"{escape(one.symbol)} <span class=quiet>{said}</span>"
+    name = escape(one.symbol) if one.symbol else "<i>the whole market</i>"
+    return f"{name} <span class=quiet>{said}</span>"

@@ -164,6 +164,21 @@ async def test_a_delisted_symbol_falls_silent_and_a_listed_one_comes_alive() -> 
         assert (await get(sim, FUTURES, "/fapi/v1/depth", symbol="NEWUSDT"))[0] == 200
 
 
+async def test_a_forced_order_comes_when_ordered_and_on_both_streams() -> None:
+    async with (
+        running(manual(rate=0.0)) as sim,
+        connect(sim, FUTURES, "/market/stream?streams=!forceOrder@arr/btcusdt@forceOrder") as client,
+    ):
+        assert sim.control.fault(FUTURES, "liquidate", symbol="BTCUSDT") == 1
+        sim.control.advance(0.1)
+        one, two = await heard(client)
+        assert one == two
+        assert (one["e"], one["o"]["s"]) == ("forceOrder", "BTCUSDT")
+        for venue, symbol in ((SPOT, "BTCUSDT"), (FUTURES, "NOSUCH")):
+            with pytest.raises(BadOrder):
+                sim.control.fault(venue, "liquidate", symbol=symbol)
+
+
 async def test_scheduled_drops_leave_exactly_the_declared_holes(tmp_path: Path) -> None:
     async with (
         running(manual(truth=tmp_path, faults="drop=0.1,duplicate=0.1,malformed=0.05")) as sim,

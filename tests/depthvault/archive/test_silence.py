@@ -41,11 +41,14 @@ def tickers(instance: str, seconds: Sequence[float], source: str = "stream") -> 
     }  # fmt: skip
 
 
-def told(host: Host, channel: str = "book_ticker") -> list[tuple[float, float, str, dict[str, str]]]:
-    """(from, until, cause, causes by writer) of each gap, seconds into the hour."""
+def told(
+    host: Host, channel: str = "book_ticker", symbol: str = "BTCUSDT"
+) -> list[tuple[float, float, str, dict[str, str]]]:
+    """(from, until, cause, causes by writer) of each gap of the symbol, seconds into the hour."""
     run(host)
     publish(host)
-    rows = sorted(table(host, "gaps", channel=channel), key=lambda row: row["start_time"])
+    rows = [row for row in table(host, "gaps", channel=channel) if row["symbol"] == symbol]
+    rows.sort(key=lambda row: row["start_time"])
     assert all((row["status"], row["instance"]) == ("unprovable", "") for row in rows)
     return [
         (
@@ -119,20 +122,59 @@ def test_a_subscription_that_ends_without_a_word_listened_to_nothing(host: Host)
     assert told(host) == [(500.0, 521.0, "disconnect", {"a": "disconnect"})]
 
 
+def liquidations(instance: str, seconds: Sequence[float]) -> dict[str, list[dict[str, object]]]:
+    """A forced order of BTCUSDT at each of `seconds` into the hour."""
+    names = ("received_time", "event_time", "symbol", "instance", "source", "transaction_time")
+    order = {
+        "trade_id": None, "side": "SELL", "order_type": "LIMIT", "time_in_force": "IOC", "price": 1.0,
+        "average_price": 1.0, "quantity": 1.0, "filled_quantity": 1.0, "status": "FILLED",
+    }  # fmt: skip
+    rows = tickers(instance, seconds)["book_ticker"]
+    return {"liquidation": [{name: row[name] for name in names} | order for row in rows]}
+
+
 def test_but_liquidations_may_well_not_come(host: Host) -> None:
     links = [
         Link(end=500.0, cause="closed", streams=LIQUIDATIONS),
         Link(start=501.0, end=520.0, cause="closed", number=2, streams=LIQUIDATIONS, heard=None),
         Link(start=521.0, number=3, streams=LIQUIDATIONS, heard=None),
     ]
-    row = tickers("a", [499.0])["book_ticker"][0]
-    liquidation = {name: row[name] for name in ("received_time", "event_time", "symbol", "instance", "source")} | {
-        "transaction_time": row["transaction_time"], "trade_id": None, "side": "SELL", "order_type": "LIMIT",
-        "time_in_force": "IOC", "price": 1.0, "average_price": 1.0, "quantity": 1.0, "filled_quantity": 1.0,
-        "status": "FILLED",
-    }  # fmt: skip
-    host.seal("a", {"liquidation": [liquidation]}, links=links)
+    host.seal("a", liquidations("a", [499.0]), links=links)
     assert [(start, end) for start, end, _, _ in told(host, "liquidation")] == [(500.0, 501.0), (520.0, 521.0)]
+
+
+def test_a_hole_of_the_whole_market_is_told_of_the_symbols_that_have_no_row(host: Host) -> None:
+    links = [
+        Link(end=500.0, cause="closed", streams=LIQUIDATIONS),
+        Link(start=510.0, number=2, streams=LIQUIDATIONS, heard=None),
+    ]
+    host.seal("a", {}, links=links)
+    assert told(host, "liquidation", symbol="") == [(500.0, 510.0, "disconnect", {"a": "disconnect"})]
+    assert covered(host, "liquidation") == pytest.approx(3590.0)
+
+
+def test_it_begins_when_the_last_one_stopped_listening_however_long_ago(host: Host) -> None:
+    first = HOUR.previous().previous()
+    stopped = [Link(start=0.0, end=3000.0, cause="stop", streams=LIQUIDATIONS, heard=None)]
+    host.seal("a", {}, period=first, links=stopped)
+    run(host, first)
+    publish(host, first)
+    host.seal("a", {}, links=[Link(start=600.0, streams=LIQUIDATIONS, heard=None)])
+    (hole,) = told(host, "liquidation", symbol="")
+    assert hole[:2] == (3000.0 - 7200.0, 600.0)
+
+
+def test_a_silent_subscription_to_the_whole_market_covers_no_hole_of_the_other(host: Host) -> None:
+    host.seal("a", {}, links=[Link(start=100.0, streams=LIQUIDATIONS, heard=None)])
+    links = [
+        Link(end=200.0, cause="closed", streams=LIQUIDATIONS),
+        Link(start=203.0, number=2, streams=LIQUIDATIONS, heard=203.1),
+    ]
+    host.seal("b", liquidations("b", [150.0, 203.1]), links=links)
+    hole = (200.0, 203.0, "disconnect", {"a": "silent", "b": "disconnect"})
+    assert told(host, "liquidation", symbol="") == [hole]
+    (row,) = [row for row in table(host, "gaps", channel="liquidation") if row["symbol"] == "BTCUSDT"]
+    assert row["cause"] == "disconnect"
 
 
 def test_a_stream_that_never_spoke_has_a_coverage_of_nothing(host: Host) -> None:

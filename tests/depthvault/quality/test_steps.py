@@ -8,6 +8,7 @@ from decimal import Decimal
 import pyarrow as pa
 
 from depthvault.archive.manifest import Tail
+from depthvault.quality.sessions import Span
 from depthvault.quality.steps import interval_us, skips
 from depthvault.schemas import CHANNELS
 
@@ -33,8 +34,10 @@ def table(channel: str, rows: list[dict[str, object]]) -> pa.Table:
     return pa.Table.from_pylist(rows, CHANNELS[channel].schema)
 
 
-def told(rows: list[dict[str, object]], tails: dict[str, Tail] | None = None) -> list[tuple[int, int, int, str]]:
-    found, _ = skips(table("kline", rows), CHANNELS["kline"], tails or {}, None)
+def told(
+    rows: list[dict[str, object]], tails: dict[str, Tail] | None = None, listened: Sequence[Span] = ()
+) -> list[tuple[int, int, int, str]]:
+    found, _ = skips(table("kline", rows), CHANNELS["kline"], tails or {}, None, listened)
     return [((one.last - BASE) // MINUTE, (one.next - BASE) // MINUTE, one.missing, one.status) for one in found]
 
 
@@ -54,6 +57,26 @@ def test_missing_candles_are_one_row() -> None:
 
 def test_each_interval_is_a_series_of_its_own() -> None:
     assert told([*candles([0, 1, 2]), *candles([0, 5], interval="5m")]) == []
+
+
+def minutes(start: float, end: float) -> Span:
+    return Span(int((BASE + start * MINUTE) * 1000), int((BASE + end * MINUTE) * 1000))
+
+
+def test_candles_that_closed_while_nobody_listened_are_missing_though_none_came_before() -> None:
+    rows = [*candles([8, 9]), *candles([10], interval="5m")]
+    listened = [minutes(4.3, 4.8), minutes(6.2, 6.5), minutes(7.1, 20)]
+    assert told(rows, listened=listened) == [(3, 8, 4, "open"), (-5, 10, 2, "open")]
+    refilled = [*candles([4, 5, 6, 7], source="refill"), *candles([8, 9])]
+    assert told(refilled, listened=listened) == [(3, 8, 4, "refilled")]
+
+
+def test_before_listening_began_nothing_is_missing() -> None:
+    assert told(candles([8, 9]), listened=[minutes(8.3, 20)]) == []
+    assert told(candles([8, 9]), listened=[minutes(8.3, 8.4), minutes(8.5, 20)]) == [], "no candle closed before"
+    assert told(candles([8, 9]), listened=[minutes(2, 9.4), minutes(9.5, 20)]) == [], "it came on the first connection"
+    known = {"@5m": Tail(BASE, BASE)}
+    assert told(candles([8, 9]), known, [minutes(2, 4), minutes(5, 20)]) == [], "a series that was asked for later"
 
 
 def test_candles_are_followed_across_the_period() -> None:
