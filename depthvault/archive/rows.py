@@ -26,11 +26,16 @@ def _sizes(paths: Sequence[Path]) -> dict[str, float]:
                 if not meta.num_rows:
                     continue
                 names = file.read_row_group(group, columns=["symbol"]).column(0)
+                each = _bytes_of(meta) / meta.num_rows
                 for item in pc.value_counts(names).to_pylist():
-                    sizes[item["values"]] = sizes.get(item["values"], 0.0) + (
-                        item["counts"] * meta.total_byte_size / meta.num_rows
-                    )
+                    sizes[item["values"]] = sizes.get(item["values"], 0.0) + item["counts"] * each
     return sizes
+
+
+def _bytes_of(group: pq.RowGroupMetaData) -> int:
+    """What the rows take in memory. A dictionary makes prices and sizes much smaller in a file than they are here."""
+    values: int = sum(group.column(place).num_values for place in range(group.num_columns))
+    return max(int(group.total_byte_size), 8 * values)
 
 
 def _batches(sizes: dict[str, float], limit: int) -> Iterator[list[str]]:
