@@ -15,6 +15,7 @@ from depthvault.archive.manifest import ArchiveState, Entry
 from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.report.disk import Disk
+from depthvault.report.outages import WHOLE_MARKET
 from depthvault.schemas import QUALITY
 
 UNTIMED = frozenset({"collector_event", "instrument"})
@@ -273,8 +274,9 @@ def _add_coverage(channels: dict[tuple[str, str], ChannelDay], coverage: Iterabl
         if row["channel"] in UNTIMED:
             continue
         channels[key].hours[row["period"].hour].shares.append(row["share"])
-        channels[key].symbols.add(row["symbol"])
-        by_symbol[key][row["symbol"]].append(row["share"])
+        if row["symbol"]:
+            channels[key].symbols.add(row["symbol"])
+        by_symbol[key][row["symbol"] or WHOLE_MARKET].append(row["share"])
     for key, shares in by_symbol.items():
         means = sorted((sum(values) / len(values), symbol) for symbol, values in shares.items())
         channels[key].worst = [(share, symbol) for share, symbol in means if share < 1.0]

@@ -10,6 +10,9 @@ from typing import Any
 _TOGETHER = timedelta(seconds=2)
 """Gaps that begin and end within this much of each other are told as one."""
 
+WHOLE_MARKET = "the whole market"
+"""How the empty symbol is called: a stream that carries all symbols."""
+
 
 @dataclass(slots=True)
 class Outage:
@@ -25,7 +28,7 @@ class Outage:
 
     @property
     def symbols(self) -> list[str]:
-        return sorted({gap["symbol"] for gap in self.gaps})
+        return sorted({gap["symbol"] or WHOLE_MARKET for gap in self.gaps})
 
     @property
     def seconds(self) -> float | None:

@@ -15,6 +15,7 @@ from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.report.day import Cell
 from depthvault.report.html import heat_table, page
+from depthvault.report.outages import WHOLE_MARKET
 from depthvault.report.words import number, percent
 
 
@@ -75,5 +76,4 @@ def _label(one: SymbolDay) -> str:
     said = f"{percent(one.share)}, {number(one.events)} rows"
     if one.gaps:
         said += f", {one.gaps} gaps"
-    name = escape(one.symbol) if one.symbol else "<i>the whole market</i>"
-    return f"{name} <span class=quiet>{said}</span>"
+    return f"{escape(one.symbol or WHOLE_MARKET)} <span class=quiet>{said}</span>"

@@ -20,6 +20,7 @@ from depthvault.report import day_of, html_report, text_report, write_report
 from depthvault.report.day import Day
 from depthvault.report.disk import Disk, measure
 from depthvault.report.outages import outages
+from depthvault.report.symbols import symbols_of, symbols_page
 from depthvault.report.words import lasting, number, percent, size
 from depthvault.schemas import QUALITY
 
@@ -46,17 +47,18 @@ class Archive:
         condition: str = "available",
         failed: tuple[str, ...] = (),
         gaps: tuple[dict[str, Any], ...] = (),
+        symbols: tuple[str, ...] = ("BTCUSDT", TROUBLED),
     ) -> None:
         period = Period(MIDNIGHT + timedelta(hours=hour))
         key = {"exchange": EXCHANGE, "channel": channel, "period": period.start}
         coverage = [
             key | {"symbol": symbol, "events": 10, "duplicates": 0, "gaps": 0, "covered_seconds": 1.0, "share": share}
-            for symbol in ("BTCUSDT", TROUBLED)
+            for symbol in symbols
         ]
         files = [
             ArchiveFile(
                 Layout.hour_key(EXCHANGE, channel, period, 1), "0" * 64, 1000, 20, "", channel,
-                symbols={row["symbol"]: SymbolSpan(10, 0, 0, (0, 1)) for row in coverage},
+                symbols={symbol: SymbolSpan(10, 0, 0, (0, 1)) for symbol in symbols},
             ),
             self._quality("coverage", coverage, channel, period),
         ]  # fmt: skip
@@ -175,6 +177,20 @@ def test_one_lost_connection_is_told_once_for_all_its_symbols(archive: Archive) 
     assert (len(outage.symbols), outage.seconds) == (8, 30.7)
     assert "8 symbols: disconnect, lost, 30.7 s" in text_report(day)
     assert "S5USDT and 2 more" in html_report(day)
+
+
+def test_a_stream_of_the_whole_market_is_called_so_and_is_no_symbol(archive: Archive) -> None:
+    gap = {"symbol": "", "start_time": MIDNIGHT, "end_time": MIDNIGHT + timedelta(seconds=3), "status": "unprovable"}
+    archive.hour(0, channel="liquidation", share=0.5, gaps=(gap,), symbols=("BTCUSDT", ""))
+    day = archive.day(MIDNIGHT + timedelta(hours=1))
+    assert len(day.channels[0].symbols) == 1
+    assert "liquidation the whole market: disconnect, unprovable, 3.0 s" in text_report(day)
+    assert html_report(day).count("the whole market") == 2  # the gap, and among the least covered
+    page = symbols_page(
+        EXCHANGE, "liquidation", DAY, symbols_of(archive.layout, archive.state, EXCHANGE, "liquidation", DAY)
+    )
+    assert "1 symbols" in page
+    assert "the whole market" in page
 
 
 def test_gaps_apart_in_time_or_cause_are_told_apart() -> None:
