@@ -45,4 +45,4 @@ test-compose: setup ## Build the image, bring docker-compose.yaml up (needs a Do
 	@$(BIN)/python -m pytest tests/compose -m compose $(PYTEST)
 
 clean: down ## Remove .venv and caches; never data
-	@rm -rf .venv .venv-hftbacktest* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf .venv .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -205,6 +205,10 @@ class StoreConfig(_Section):
     multipart_bytes: int = Field(64 << 20, ge=5 << 20, description="part size, and the size from which parts are used")
     bandwidth: int | None = Field(None, description="bytes per second; null: unlimited")
     attempts: int = Field(5, ge=1)
+    conditional: bool = Field(
+        True,
+        description="it honours If-None-Match; false: it does not (gateways), and one host alone publishes into it",
+    )
 
 
 class IcebergConfig(_Section):

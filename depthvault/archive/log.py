@@ -179,8 +179,11 @@ def append(
     )
     data = encode(entry)
     decode(data)
-    if store is not None and not store.put(manifest_key(entry.number), data):
-        return None
+    if store is not None:
+        if state.number:
+            store.require_exclusive(manifest_key(state.number), layout.manifest(state.number).read_bytes())
+        if not store.put(manifest_key(entry.number), data):
+            return None
     path = layout.manifest(entry.number)
     if not create_exclusive(path, data):
         if store is None:

@@ -108,6 +108,8 @@ class Store:
         self.prefix = config.prefix.strip("/")
         self._part = config.multipart_bytes
         self._attempts = config.attempts
+        self._conditional = config.conditional
+        self._refuses_overwriting = False
         self._sleep = sleep
         self._random = random.Random(seed)  # noqa: S311 - jitter, not a secret
         self._throttle = Throttle(config.bandwidth, sleep)
@@ -157,7 +159,31 @@ class Store:
         return StoreError(f"{what} {self.bucket}/{self.object_key(key)}: {_code(error)}: {message}".rstrip(": "))
 
     def put(self, key: str, data: bytes, *, exclusive: bool = True) -> bool:
-        """Put `data`. False when `exclusive` and the key is taken by other bytes; True when the store has `data`."""
+        """Put `data`. False when `exclusive` and the key is taken by other bytes; True when the store has `data`.
+
+        Where `store.conditional` is false, exclusive means: looked first. Two at the same moment both succeed then.
+        """
+        if exclusive and not self._conditional and (held := self.get(key)) is not None:
+            return held == data
+        # Taken: an attempt whose answer was lost may have been ours.
+        return self._put(key, data, exclusive) or self.get(key) == data
+
+    def require_exclusive(self, key: str, data: bytes) -> None:
+        """Raise StoreError when the store would overwrite what is there, although it was told not to.
+
+        Asked once, with an object that it has and the very bytes of it, so that nothing can be harmed.
+        """
+        if self._refuses_overwriting or not self._conditional:
+            return
+        if self._put(key, data, exclusive=True):
+            raise StoreError(
+                f"{self}: overwrites what is there although it is told not to (If-None-Match), so two hosts could both "
+                "publish; with store.conditional false one host alone may publish into it (docs/deployment.md)"
+            )
+        self._refuses_overwriting = True
+
+    def _put(self, key: str, data: bytes, exclusive: bool) -> bool:
+        """Whether the store took it: it refuses an exclusive put of a key that is there."""
         checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
         condition = {"IfNoneMatch": "*"} if exclusive else {}
         try:
@@ -175,8 +201,7 @@ class Store:
             )
         except ClientError as error:
             if exclusive and _code(error) in _TAKEN:
-                # An attempt whose answer was lost may have been ours.
-                return self.get(key) == data
+                return False
             raise self._refused("PUT", key, error) from error
         return True
 
@@ -344,7 +369,7 @@ class Store:
             try:
                 page = self._call("LIST UPLOADS", under, partial(self._client.list_multipart_uploads, **where))
             except ClientError as error:
-                if _code(error) in _UNABLE:
+                if _code(error) in _UNABLE | {"NoSuchUpload"}:  # which rclone answers when there is none
                     return
                 raise self._refused("LIST UPLOADS", under, error) from error
             for item in page.get("Uploads", []):

@@ -1,4 +1,4 @@
-"""Run by the interpreter of `side_environment`: a backtest with the real hftbacktest over a file that we exported.
+"""Run by the interpreter of a side environment: a backtest with the real hftbacktest over a file that we exported.
 
 Arguments: the .npz file, tick size, lot size. Standard input: JSON list of local times (ns), ascending. Standard
 output: JSON of the book and the number of trades seen so far at each of them, and whether its own validation holds.

@@ -20,8 +20,8 @@ from depthvault.query import Vault
 from depthvault.query.export import export
 from depthvault.query.hftbacktest import LOCAL
 
+from ...side_environment import side_environment
 from .recording import HOUR_10, Recording, diff, snapshot, table, trades
-from .side_environment import python_with_hftbacktest
 from .test_way_of_data import RECORDING, config, journaled, recorded_depth  # noqa: F401 - fixtures
 
 PROGRAM = Path(__file__).with_name("backtest_program.py")
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(600)  # the first run installs hftbacktest
 def backtest(path: Path, moments: Sequence[int], tick: float, lot: float) -> list[dict[str, Any]]:
     """What hftbacktest's engine shows at each local time (ns)."""
     done = subprocess.run(
-        [str(python_with_hftbacktest()), str(PROGRAM), str(path), str(tick), str(lot)],
+        [str(side_environment("hftbacktest") / "python"), str(PROGRAM), str(path), str(tick), str(lot)],
         input=json.dumps(moments), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

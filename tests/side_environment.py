@@ -1,7 +1,8 @@
-"""An interpreter that has the real hftbacktest: its pins clash with ours, so it lives in `.venv-hftbacktest`.
+"""Environments beside ours, for programs that the tests compare with: hftbacktest, whose pins clash with ours; rclone.
 
-Made when it is first asked for, from `requirements-hftbacktest.lock`, every file checked against its hash; kept until
-the lock or the Python changes. uv installs; where it cannot, pip does, which reads the host's own configuration.
+`.venv-NAME` is made when it is first asked for, from `requirements-NAME.lock`, every file checked against its hash, and
+kept until the lock or the Python changes. uv installs; where it cannot, pip does, which reads the host's own
+configuration.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-LOCK = ROOT / "requirements-hftbacktest.lock"
-FOLDER = ROOT / ".venv-hftbacktest"
+ROOT = Path(__file__).parents[1]
 
 _UNREACHABLE = (
     "could not find a version", "no matching distribution", "failed to fetch", "failed to download", "error sending",
@@ -30,23 +29,23 @@ _UNREACHABLE = (
 
 
 @cache
-def python_with_hftbacktest() -> Path:
-    """Its interpreter. The test that asks is skipped where no registry can be reached, and only there."""
-    python = FOLDER / "bin" / "python"
-    mark = f"{hashlib.sha256(LOCK.read_bytes()).hexdigest()} {sys.version}"
-    with (ROOT / ".venv-hftbacktest.lock").open("ab") as file:
+def side_environment(name: str) -> Path:
+    """Its folder of programs. The test that asks is skipped where no registry can be reached, and only there."""
+    folder, lock = ROOT / f".venv-{name}", ROOT / f"requirements-{name}.lock"
+    mark = f"{hashlib.sha256(lock.read_bytes()).hexdigest()} {sys.version}"
+    with (ROOT / f".venv-{name}.lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # several test processes may ask at once
-        stamp = FOLDER / "made-from"
-        if not (python.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == mark):
-            shutil.rmtree(FOLDER, ignore_errors=True)
-            _run([sys.executable, "-m", "venv", str(FOLDER)])
-            _install(python)
+        stamp = folder / "made-from"
+        if not (stamp.exists() and stamp.read_text(encoding="utf-8") == mark):
+            shutil.rmtree(folder, ignore_errors=True)
+            _run([sys.executable, "-m", "venv", str(folder)])
+            _install(folder, lock)
             stamp.write_text(mark, encoding="utf-8")
-    return python
+    return folder / "bin"
 
 
-def _install(python: Path) -> None:
-    wanted = ["--require-hashes", "--no-deps", "-r", str(LOCK)]
+def _install(folder: Path, lock: Path) -> None:
+    python, wanted = folder / "bin" / "python", ["--require-hashes", "--no-deps", "-r", str(lock)]
     uv = Path(sys.executable).with_name("uv")
     installers = [
         [str(uv), "pip", "install", "--quiet", "--python", str(python), *wanted],
@@ -58,10 +57,10 @@ def _install(python: Path) -> None:
         if done.returncode == 0:
             return
         said = f"{done.stdout}\n{done.stderr}".strip()
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     if any(words in said.lower() for words in _UNREACHABLE) and "hash" not in said.lower():
-        pytest.skip(f"hftbacktest cannot be installed, no registry is reached: {said.splitlines()[-1][:200]}")
-    pytest.fail(f"{LOCK.name} cannot be installed:\n{said}")
+        pytest.skip(f"{lock.name} cannot be installed, no registry is reached: {said.splitlines()[-1][:200]}")
+    pytest.fail(f"{lock.name} cannot be installed:\n{said}")
 
 
 def _run(command: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
