@@ -148,10 +148,18 @@ FROM counted, seed, provenance
 ORDER BY side DESC, level
 )"""
 
-TABLE_MACROS: dict[str, str] = {"book_at": _BOOK_AT}
-"""Table macros by name. `book_at(exchange, symbol, time, lookback := INTERVAL 2 HOUR)`: the book's levels from the
-newest snapshot received within `lookback` before `time` and every later diff received by then; `gap_crossed` is true
-when that chain is broken, so that the levels cannot be trusted. No snapshot gives no rows."""
+_TOP_OF_BOOK_BETWEEN = """(which_exchange, which_symbol, start_time, end_time) AS TABLE (
+SELECT * FROM top_of_book
+WHERE exchange = which_exchange AND symbol = which_symbol
+  AND received_time >= start_time::TIMESTAMPTZ AND received_time < end_time::TIMESTAMPTZ
+ORDER BY received_time, update_id
+)"""
+
+TABLE_MACROS: dict[str, str] = {"book_at": _BOOK_AT, "top_of_book": _TOP_OF_BOOK_BETWEEN}
+"""Table macros by name. `top_of_book(exchange, symbol, start, end)`: the rows of the view of that name that were
+received in [start, end), in order. `book_at(exchange, symbol, time, lookback := INTERVAL 2 HOUR)`: the book's levels
+from the newest snapshot received within `lookback` before `time` and every later diff received by then; `gap_crossed` is
+true when that chain is broken, so that the levels cannot be trusted. No snapshot gives no rows."""
 
 VIEWS: dict[str, str] = {"top_of_book": _TOP_OF_BOOK, "depth_summary": _DEPTH_SUMMARY, "conditions": _CONDITIONS}
 """Derived views by name: `top_of_book` (each change of the best prices, from book_ticker), `depth_summary` (best prices
@@ -160,12 +168,18 @@ and total volumes of each stored partial or whole book) and `conditions` (each s
 runs or where a period was published without being judged, `missing` between days that are there)."""
 
 
+_VIEWS = {name: f"CREATE VIEW {name} AS {text}" for name, text in VIEWS.items()}
+
 DEFINITIONS: dict[str, str] = {
     **{name: f"CREATE MACRO {name}{text}" for name, text in SCALAR_MACROS.items()},
-    **{name: f"CREATE VIEW {name} AS {text}" for name, text in VIEWS.items()},
-    **{name: f"CREATE MACRO {name}{text}" for name, text in TABLE_MACROS.items()},
+    **_VIEWS,
+    **{
+        name: ";".join([*([_VIEWS[name]] if name in _VIEWS else []), f"CREATE MACRO {name}{text}"])
+        for name, text in TABLE_MACROS.items()
+    },
 }
-"""What creates each macro and derived view, in an order in which each finds what it needs."""
+"""What creates each macro and derived view, in an order in which each finds what it needs. A view and a table macro may
+bear the same name: DuckDB tells them apart by the parentheses."""
 
 _WORDS = re.compile(r"\w+")
 _LOOKS_AROUND = re.compile(r"\b(show|describe|desc|summarize|query|query_table|duckdb_\w+|information_schema|pragma\w*|"

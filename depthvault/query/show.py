@@ -190,9 +190,10 @@ def show_schema(console: Console, name: str | None = None) -> None:
         console.print(Text("depthvault schema NAME tells the columns", style="dim"))
         return
     if name in VIEWS or name in TABLE_MACROS or name in SCALAR_MACROS:
-        text = {**VIEWS, **TABLE_MACROS, **SCALAR_MACROS}[name]
-        console.print(Text(name, style="bold"))
-        console.print(Text(text.strip("\n")))
+        for defined in (VIEWS, TABLE_MACROS, SCALAR_MACROS):
+            if name in defined:
+                console.print(Text(name, style="bold"))
+                console.print(Text(defined[name].strip("\n")))
         return
     if name not in CHANNELS and name not in QUALITY_COLUMNS:
         raise UsageError(f"no table {name!r}; there are {', '.join(_meanings())}")
@@ -218,7 +219,8 @@ def show_schema(console: Console, name: str | None = None) -> None:
 
 def _meanings() -> dict[str, str]:
     derived = {
-        "top_of_book": "Best prices at each change with spread, mid and imbalance (view on book_ticker).",
+        "top_of_book": "Best prices at each change with spread, mid and imbalance (view on book_ticker); as "
+        "top_of_book(exchange, symbol, start, end) those received in [start, end) (table macro).",
         "depth_summary": "Best prices and volumes of each stored partial or whole book (view).",
         "conditions": "Each symbol's archived days: available, degraded, pending or missing (view).",
         "book_at": "book_at(exchange, symbol, time): the levels of a book at a moment (table macro).",

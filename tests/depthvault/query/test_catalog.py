@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -117,6 +117,9 @@ def test_a_running_period_that_was_sealed_for_now_is_read_from_its_journals(reco
     [
         ("SELECT * FROM trade t JOIN book_ticker b USING (symbol)", {"trade", "book_ticker"}),
         ("SELECT * FROM top_of_book", {"book_ticker"}),
+        ("FROM top_of_book('binance_spot', 'BTCUSDT', '2026-11-20 11:00', '2026-11-20 12:00')", {"book_ticker"}),
+        ("FROM top_of_book('binance_spot', 'BTCUSDT', '2026-11-20 10:00', '2026-11-20 10:59')", set()),
+        ("FROM top_of_book('lighter', 'BTCUSDT', '2026-11-20 11:00', '2026-11-20 12:00')", set()),
         ("SELECT * FROM trade WHERE exchange = 'lighter'", set()),
         ("SELECT * FROM trade WHERE received_time < '2026-11-20 10:59:59'", set()),
         ("SELECT * FROM gaps", set()),
@@ -233,3 +236,29 @@ def test_depth_rows_come_back_as_they_were(vault: Vault, recording: Recording) -
     recording.seal(HOUR_10, "a", {"depth_diff": rows})
     found = vault.depth_diff("binance_spot", "BTCUSDT", HOUR_10, HOUR_11).read_all()
     assert found.drop_columns(["exchange"]).to_pylist() == rows.to_pylist()
+
+
+def test_top_of_book_between_two_moments_opens_the_files_of_its_symbol_and_time_alone(
+    vault: Vault, recording: Recording
+) -> None:
+    def quotes(start: datetime, symbol: str) -> pa.Table:
+        rows = [
+            {
+                "received_time": start + timedelta(seconds=n), "event_time": None, "symbol": symbol, "instance": "a",
+                "source": "stream", "transaction_time": None, "update_id": n, "bid_price": 100.0, "bid_size": 3.0,
+                "ask_price": 101.0, "ask_size": 1.0,
+            }
+            for n in range(5)
+        ]  # fmt: skip
+        return table("book_ticker", rows)
+
+    for hour in range(4):
+        start = HOUR_10 + timedelta(hours=hour)
+        parts = [quotes(start, "BTCUSDT"), *([quotes(start, "ETHUSDT")] if hour % 2 else [])]
+        recording.archive(start, "book_ticker", pa.concat_tables(parts), [])
+    sql = "FROM top_of_book('binance_spot', 'ETHUSDT', '2026-11-20 11:00:01', TIMESTAMPTZ '2026-11-20 12:59:00Z')"
+    assert read(vault, sql) == ["11.g1.parquet"]
+    assert vault.sql(f"SELECT update_id, mid_price, spread, imbalance {sql}").fetchall() == [
+        (n, 100.5, 1.0, 0.5) for n in range(1, 5)
+    ]
+    assert vault.sql("SELECT count(*) FROM top_of_book").fetchall() == [(30,)], "the view of the same name stays"

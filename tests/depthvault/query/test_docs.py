@@ -62,6 +62,7 @@ def test_sql(filled: Vault, block: str) -> None:
     assert rows or "FROM gaps" in block
     if "top_of_book" in block:
         assert rows[0][1] == pytest.approx(100 / 100.5)
+        assert "top_of_book(" not in block or rows[0][2] == -0.5
 
 
 def test_python(filled: Vault, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +74,10 @@ def test_python(filled: Vault, capsys: pytest.CaptureFixture[str]) -> None:
     assert "missing: events after 12 and before 14" in printed
     assert names["spreads"] == [1.0] * 59
     assert names["price"] == 60059.1
+    mean = pytest.approx(sum(60000.1 + n for n in range(200)) / 200)
+    assert names["frame"].to_dict("records") == [{"symbol": "BTCUSDT", "price": mean}]  # type: ignore[attr-defined]
+    assert names["lazy"].collect().rows() == [("BTCUSDT", mean)]  # type: ignore[attr-defined]
+    assert names["arrow"].to_pylist() == [{"symbol": "BTCUSDT", "price": mean}]  # type: ignore[attr-defined]
     assert names["last"] == HOUR_10 + timedelta(seconds=199, milliseconds=7)
 
 

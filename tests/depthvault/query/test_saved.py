@@ -43,6 +43,7 @@ QUERIES = (
     "SELECT exchange, symbol, sum(events) FROM coverage GROUP BY ALL ORDER BY ALL",
     "SELECT best_bid(bid_prices), spread_percent(best_bid(bid_prices), best_ask(ask_prices)) FROM depth_diff LIMIT 1",
     "SELECT count(*) FROM top_of_book",
+    f"SELECT count(*) FROM top_of_book('{FUTURES}', 'BTCUSDT', '2026-11-20 10:00', '2026-11-20 11:00')",
     f"SELECT * FROM book_at('{FUTURES}', 'BTCUSDT', TIMESTAMPTZ '2026-11-20 11:00:00Z')",
 )
 
