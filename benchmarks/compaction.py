@@ -1,10 +1,11 @@
-"""What the archive costs: bytes per price level beside other encodings, and compaction's and the audit's speed.
+"""What the archive costs: bytes per price level beside other encodings, and the speed of compaction, audit and proof.
 
     python -m benchmarks.compaction [--levels 10000000]
 
 Sizes are of recorded frames, as our schema with the encodings of `depthvault.archive.encoding`, beside the same table
 as plain snappy and zstd-9 `list<double>` and beside the raw frames gzipped. Speed and memory are of a synthetic hour of
-50 symbols, one of them a third of it, recorded by two writers; each figure comes from a process of its own.
+50 symbols, one of them a third of it, recorded by two writers; each figure comes from a process of its own. `verify` is
+`verify --deep` of that hour without snapshots: what the audit adds is the line `audit`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ import pyarrow.parquet as pq
 
 from depthvault.archive.compact import compact
 from depthvault.archive.encoding import ArchiveWriter, Encoding
+from depthvault.archive.publish import publish_with
+from depthvault.archive.staging import Unit
+from depthvault.archive.verify import verify
 from depthvault.book.events import Snapshot, chain_of, levels_of
 from depthvault.config import ArchiveConfig, Config
 from depthvault.exchanges import exchange
@@ -161,6 +165,13 @@ def run(step: str, folder: Path, levels: int) -> None:
         made = sum(file.bytes for file in draft.add)
         print(json.dumps({"levels_in": 2 * levels, "levels_out": levels, "bytes": made, **figures}))
         return
+    if step == "verify":
+        publish_with(config.layout, None, Unit(VENUE, HOUR))
+        started, cpu = time.perf_counter(), time.process_time()
+        result = verify(config.layout, deep=True)
+        assert result.ok, result.findings
+        print(json.dumps({"levels": levels, **_measured(started, cpu)}))
+        return
     table = next(config.layout.staging.rglob("hour/**/*.parquet"))
     with pq.ParquetFile(table) as parquet:
         groups = [parquet.read_row_group(group) for group in range(parquet.num_row_groups)]
@@ -184,7 +195,7 @@ def run(step: str, folder: Path, levels: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--levels", type=int, default=10_000_000)
-    parser.add_argument("--step", choices=("make", "compact", "audit"))
+    parser.add_argument("--step", choices=("make", "compact", "audit", "verify"))
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
     if options.step:
@@ -194,7 +205,7 @@ def main() -> None:
     for line in sizes():
         print(" ", json.dumps(line))
     with tempfile.TemporaryDirectory() as folder:
-        for step in ("make", "compact", "audit"):
+        for step in ("make", "compact", "audit", "verify"):
             command = [
                 sys.executable, "-m", "benchmarks.compaction", "--step", step, "--folder", folder,
                 "--levels", str(options.levels),
