@@ -158,8 +158,8 @@ ORDER BY received_time, update_id
 TABLE_MACROS: dict[str, str] = {"book_at": _BOOK_AT, "top_of_book": _TOP_OF_BOOK_BETWEEN}
 """Table macros by name. `top_of_book(exchange, symbol, start, end)`: the rows of the view of that name that were
 received in [start, end), in order. `book_at(exchange, symbol, time, lookback := INTERVAL 2 HOUR)`: the book's levels
-from the newest snapshot received within `lookback` before `time` and every later diff received by then; `gap_crossed` is
-true when that chain is broken, so that the levels cannot be trusted. No snapshot gives no rows."""
+from the newest snapshot received within `lookback` before `time` and every later diff received by then; `gap_crossed`
+is true when that chain is broken, so that the levels cannot be trusted. No snapshot gives no rows."""
 
 VIEWS: dict[str, str] = {"top_of_book": _TOP_OF_BOOK, "depth_summary": _DEPTH_SUMMARY, "conditions": _CONDITIONS}
 """Derived views by name: `top_of_book` (each change of the best prices, from book_ticker), `depth_summary` (best prices
