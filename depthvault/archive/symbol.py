@@ -30,6 +30,7 @@ from depthvault.quality.coverage import (
 from depthvault.quality.gaps import breaks, chain_of, ledger
 from depthvault.quality.sessions import PROVED_BY_IDS, Ints, Span, clipped, covered, seconds
 from depthvault.quality.steps import skips
+from depthvault.quality.witness import unheard
 from depthvault.schemas import Channel
 
 MOST_CONFLICTS = 20
@@ -45,8 +46,8 @@ class Work:
     """One channel and period on its way through compaction.
 
     in_day: when the day was rolled up before these rows came, how many rows of each symbol its day file has of this
-    period. They come first in what is read, and are not written again. received: of each symbol's rows (µs), where a
-    stream of the whole market brings them.
+    period. They come first in what is read, and are not written again. unheard: by writer, what others received and it
+    did not (`quality.witness`), of each symbol in turn where a stream of the whole market brings them.
     """
 
     layout: Layout
@@ -65,7 +66,7 @@ class Work:
     coverage: list[dict[str, Any]] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
     tails: dict[str, dict[str, Tail]] = field(default_factory=dict)
-    received: list[Ints] = field(default_factory=list)
+    unheard: dict[str, list[Ints]] = field(default_factory=dict)
 
     def count(self, name: str, more: int) -> None:
         self.counts[name] = self.counts.get(name, 0) + more
@@ -117,11 +118,13 @@ def compact_symbol(work: Work, symbol: str, table: pa.Table, writer: ArchiveWrit
 
 def _judged(work: Work, symbol: str, rows: pa.Table) -> Listening:
     """Who listened to the symbol's stream, in the light of what was received of it."""
-    streamed = rows.filter(pc.equal(rows.column("source"), "stream"))
-    received = codes(column(streamed, "received_time"))
+    if work.channel.continuity in PROVED_BY_IDS:
+        return work.listening
+    by = unheard(rows, work.channel)
     if any((work.channel.name, "") in session.subscriptions for session in work.listening.sessions):
-        work.received.append(received)
-    return work.listening.judged(work.channel, symbol, np.sort(received) * 1000)
+        for writer in {session.writer for session in work.listening.sessions}:
+            work.unheard.setdefault(writer, []).append(by(writer))
+    return work.listening.judged(work.channel, symbol, by)
 
 
 def _unlistened(work: Work, symbol: str, tails: Mapping[str, Tail], heard: Listening) -> list[dict[str, Any]]:
@@ -236,8 +239,8 @@ def add_silent_symbols(work: Work) -> None:
     window = Span(work.period.start_ns, work.period.end_ns)
     for symbol in sorted(streams - {row["symbol"] for row in work.coverage}):
         heard = work.listening
-        if not symbol and work.received:
-            heard = heard.judged(work.channel, symbol, np.sort(np.concatenate(work.received)) * 1000)
+        if not symbol and work.unheard:
+            heard = heard.judged(work.channel, symbol, lambda name: np.sort(np.concatenate(work.unheard[name])))
         asked = [span for session in heard.sessions for span in session.asked(work.channel.name, symbol)]
         if not clipped(asked, window):
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,11 +51,11 @@ class Listening:
     damage: Sequence[Damage] = ()
     cadence_ns: int | None = None
 
-    def judged(self, channel: Channel, symbol: str, received_ns: Ints) -> Listening:
-        """With the doubts about a stream without ids settled by what anybody received of it (ascending)."""
-        if channel.continuity in PROVED_BY_IDS or not len(received_ns):
+    def judged(self, channel: Channel, symbol: str, unheard: Callable[[str], Ints]) -> Listening:
+        """With the doubts about a stream without ids settled; see `Session.judged`."""
+        if channel.continuity in PROVED_BY_IDS:
             return self
-        return replace(self, sessions=[each.judged(channel.name, symbol, received_ns) for each in self.sessions])
+        return replace(self, sessions=[each.judged(channel.name, symbol, unheard) for each in self.sessions])
 
 
 def gap_row(

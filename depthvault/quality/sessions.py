@@ -11,7 +11,7 @@ listen while the watchdog found it silent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -75,11 +75,17 @@ class Session:
         """When the stream was subscribed and did not speak, although it should have."""
         return _of(self.silences, channel, symbol)
 
-    def judged(self, channel: str, symbol: str, received_ns: Ints) -> Session:
-        """The session with its doubts about the stream settled by what anybody received of it (ascending)."""
-        doubts = _of(self.doubts, channel, symbol)
-        first = np.searchsorted(received_ns, [span.start + EVIDENCE_AFTER_NS for span in doubts], side="right")
-        last = np.searchsorted(received_ns, [span.end for span in doubts])
+    def judged(self, channel: str, symbol: str, unheard: Callable[[str], Ints]) -> Session:
+        """The session with its doubts about the stream settled by what others received of it and its writer did not.
+
+        unheard: the receipts of that (ns, ascending), by writer.
+        """
+        doubts = [span for span in _of(self.doubts, channel, symbol) if span.end - span.start > EVIDENCE_AFTER_NS]
+        if not doubts:
+            return self
+        receipts = unheard(self.writer)
+        first = np.searchsorted(receipts, [span.start + EVIDENCE_AFTER_NS for span in doubts], side="right")
+        last = np.searchsorted(receipts, [span.end for span in doubts])
         against = tuple(span for span, low, high in zip(doubts, first, last, strict=True) if low < high)
         if not against:
             return self

@@ -30,6 +30,7 @@ STEP_MS = 500
 HOUR_MS = 3_600_000
 FLUSH_MS = 8_000
 SNAPSHOT_MS = 120_000
+QUIET_NS = 5_000_000_000
 DELAY_MS = {"a": 4, "b": 9}
 _CLOSE_REASON = {"disconnect": ("network", 1006), "roll": ("roll", 1000)}
 
@@ -63,6 +64,7 @@ class _Link:
     wire: Connection
     streams: tuple[Stream, ...]
     listened: Listened
+    last_ns: int = 0
 
 
 class Recorder:
@@ -115,6 +117,8 @@ class Recorder:
     def _take(self, link: _Link) -> None:
         frames, link.wire.out = link.wire.out, []
         assert self._journal is not None
+        if frames:
+            link.last_ns = self._clock.wall_ns()
         for frame in frames:
             size = frame[1]
             body = frame[{126: 4, 127: 10}.get(size, 2) :]
@@ -155,6 +159,8 @@ class Recorder:
         for link in gone:
             self._take(link)
             link.listened.end_ns = self._clock.wall_ns()
+            if cause == "disconnect" and link.listened.end_ns - link.last_ns > QUIET_NS:
+                link.listened.end_ns = link.last_ns  # it may have been dead since
             self._journal.append("closed", link.number, "", closed_body(code, cause, initiator))
             self.venue.disconnect(link.wire.id)
 
