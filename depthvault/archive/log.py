@@ -6,10 +6,11 @@ When a store is configured it is the authority: an entry exists once the store t
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING
@@ -179,18 +180,31 @@ def append(
     )
     data = encode(entry)
     decode(data)
-    if store is not None:
-        if state.number:
-            store.require_exclusive(manifest_key(state.number), layout.manifest(state.number).read_bytes())
-        if not store.put(manifest_key(entry.number), data):
-            return None
-    path = layout.manifest(entry.number)
-    if not create_exclusive(path, data):
-        if store is None:
-            return None
-        if path.read_bytes() != data:
-            raise ChainError(f"{store}/{manifest_key(entry.number)} and {path} differ")
+    with _alone_on_this_host(layout, store):
+        if store is not None:
+            if state.number:
+                store.require_exclusive(manifest_key(state.number), layout.manifest(state.number).read_bytes())
+            if not store.put(manifest_key(entry.number), data):
+                return None
+        path = layout.manifest(entry.number)
+        if not create_exclusive(path, data):
+            if store is None:
+                return None
+            if path.read_bytes() != data:
+                raise ChainError(f"{store}/{manifest_key(entry.number)} and {path} differ")
     return state.append(data, str(path))
+
+
+@contextlib.contextmanager
+def _alone_on_this_host(layout: Layout, store: Store | None) -> Iterator[None]:
+    """Where the store would overwrite, between looking and putting no other process of this host may put."""
+    if store is None or store.conditional:
+        yield
+        return
+    make_directories(layout.run)
+    with (layout.run / ".manifest.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write_derived(layout: Layout, store: Store | None, state: ArchiveState, evicted: Iterable[str]) -> None:

@@ -108,7 +108,7 @@ class Store:
         self.prefix = config.prefix.strip("/")
         self._part = config.multipart_bytes
         self._attempts = config.attempts
-        self._conditional = config.conditional
+        self.conditional = config.conditional
         self._refuses_overwriting = False
         self._sleep = sleep
         self._random = random.Random(seed)  # noqa: S311 - jitter, not a secret
@@ -163,7 +163,7 @@ class Store:
 
         Where `store.conditional` is false, exclusive means: looked first. Two at the same moment both succeed then.
         """
-        if exclusive and not self._conditional and (held := self.get(key)) is not None:
+        if exclusive and not self.conditional and (held := self.get(key)) is not None:
             return held == data
         # Taken: an attempt whose answer was lost may have been ours.
         return self._put(key, data, exclusive) or self.get(key) == data
@@ -173,7 +173,7 @@ class Store:
 
         Asked once, with an object that it has and the very bytes of it, so that nothing can be harmed.
         """
-        if self._refuses_overwriting or not self._conditional:
+        if self._refuses_overwriting or not self.conditional:
             return
         if self._put(key, data, exclusive=True):
             raise StoreError(

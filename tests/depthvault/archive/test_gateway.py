@@ -8,8 +8,10 @@ import shlex
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,9 +20,10 @@ import pytest
 from depthvault.archive import log
 from depthvault.archive.cleanup import cleanup_with
 from depthvault.archive.compact import compact
+from depthvault.archive.manifest import ArchiveState, Entry
 from depthvault.archive.publish import publish_with
 from depthvault.archive.restore import restore
-from depthvault.archive.staging import Unit
+from depthvault.archive.staging import Staging, Unit
 from depthvault.archive.store import Store
 from depthvault.archive.verify import verify
 from depthvault.config import StoreConfig
@@ -141,3 +144,37 @@ def test_a_second_host_that_comes_later_is_noticed_but_not_one_at_the_same_momen
     raw = gateway.store(conditional=True)
     assert raw.put(key, b"two"), "the gateway itself takes it: between looking and putting nobody holds it back"
     assert "If-None-Match" in (DOCS / PAGE).read_text(encoding="utf-8")
+
+
+def test_two_processes_of_one_host_do_not_overwrite_each_others_manifest(gateway: Gateway, tmp_path: Path) -> None:
+    """Airflow publishes exchanges side by side: both look, and see that the number is free, before either puts."""
+    host = host_in(tmp_path / "host")
+    compacted = Staging(host.layout, Unit(FUTURES, HOUR)).read()
+    assert compacted is not None
+    first, second = compacted.drafts
+    looked, done = threading.Event(), threading.Event()
+
+    class Slow(Store):
+        """Its put comes long after it looked."""
+
+        def get(self, key: str) -> bytes | None:
+            held = super().get(key)
+            if key == log.manifest_key(1):
+                looked.set()
+                done.wait(0.5)
+            return held
+
+    def publish(store: Store, draft: Entry) -> Entry | None:
+        return log.append(host.layout, store, ArchiveState(), draft, "2026-11-20T12:00:00Z", "test")
+
+    config = StoreConfig(prefix="vault", attempts=2, conditional=False)
+    slow = Slow("depthvault", *KEYS, endpoint=f"http://{gateway.address}", config=config, sleep=lambda _: None)
+    with ThreadPoolExecutor(1) as pool:
+        slower = pool.submit(publish, slow, first)
+        assert looked.wait(10)
+        faster = publish(gateway.store(conditional=False), second)
+        done.set()
+        made = [entry for entry in (slower.result(), faster) if entry is not None]
+    assert len(made) == 1, "one of them was first"
+    assert gateway.object(log.manifest_key(1)).read_bytes() == host.layout.manifest(1).read_bytes()
+    assert log.load(host.layout).number == 1
