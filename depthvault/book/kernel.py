@@ -23,7 +23,7 @@ Offsets = npt.NDArray[np.int32]
 _FEWEST_SLOTS, _MOST_SLOTS = 1 << 15, 1 << 20
 _DECIMALS = 13
 _ENOUGH = 0.98
-_SEEN, _FEW_SEEN = 4096, 256
+_SEEN, _FEW_SEEN = 1024, 256
 _SMALLEST_TABLE = 1 << 10
 _NEVER = np.empty(0, np.int64)
 _NOWHERE = np.empty(0), np.empty(0), np.empty(0, np.int32)
@@ -92,8 +92,9 @@ def with_room(side: Side, incoming: int) -> Side:
         keys=np.full(places, ladder.FREE, np.int64), values=np.zeros(places), listed=np.zeros(places, np.bool_)
     )
     larger.meta[[USED, LIVE, ladder.NEAR]] = 0
-    larger.limits[:] = np.inf
-    ladder.set_strays(larger, keys, keys.view(np.float64), values)
+    # With none of them listed, the best are sought anew when they are asked for: often they are not.
+    larger.limits[:] = np.inf if keys.size == 0 else -np.inf, np.inf
+    ladder.set_strays(larger, np.full(keys.size, -1, np.int32), *_viewed(keys.view(np.float64), values))
     return larger
 
 
@@ -126,7 +127,8 @@ def relieved(side: Side, coming: Floats) -> Side:
         fit = fitted(side.sign, seen)
         before = Fit(side.scale, side.base, side.sizes.size).strays(side.sign, seen)
         if fit.strays(side.sign, seen) * 2 < before:
-            side, patience = moved(side, fit), PIECE
+            side = moved(side, fit)
+            patience = max(PIECE, int(side.meta[PATIENCE]))  # moving may cost as much as the strays before it did
         else:
             patience = max(PIECE, 4 * patience)
         side.meta[[AT, READY, CREDIT, PATIENCE, WAITING]] = at, at, patience, patience, waiting

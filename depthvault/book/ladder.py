@@ -108,17 +108,13 @@ def _locate(located: Any, prices: Any, sign: Any, scale: Any, base: Any, slots: 
 
 
 @njit(cache=True, inline="always")
-def _place(keys: Any, bits: Any, price: Any, scale: Any) -> Any:
-    """Where a stray is, or where it would go. Prices of neighbouring ticks lie side by side, so that the part of the
-    table around the best prices stays in the cache; where two meet, the second goes elsewhere by its hash."""
-    mask = keys.size - 1
-    place = np.int64(price * scale + 0.5) & mask
-    if keys[place] == FREE or keys[place] == bits:
-        return place
-    mixed = np.uint64(bits) * np.uint64(0x9E3779B97F4A7C15)
-    step = (np.int64(mixed >> np.uint64(33)) | 1) & mask
+def _place(keys: Any, bits: Any) -> Any:
+    """Where a stray is, or where it would go. Round prices differ in their upper bits alone: these are mixed in."""
+    mask = np.uint64(keys.size - 1)
+    word = np.uint64(bits)
+    place = (((word ^ (word >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
     while keys[place] != FREE and keys[place] != bits:
-        place = (place + step) & mask
+        place = (place + np.uint64(1)) & mask
     return place
 
 
@@ -144,33 +140,39 @@ def _sweep(values: Any, listed: Any, near: Any, meta: Any) -> None:
     meta[NEAR] = kept
 
 
-@njit(cache=True, inline="always")
-def _set_stray(keys: Any, values: Any, listed: Any, near: Any, limits: Any, meta: Any, sign: Any, scale: Any,
-               bits: Any, price: Any, size: Any) -> None:  # fmt: skip
-    place = _place(keys, bits, price, scale)
-    if keys[place] != FREE or size != 0.0:  # removing a level that one does not have is normal
+@njit(cache=True)
+def set_strays(side: Any, located: Any, bits: Any, prices: Any, new_sizes: Any) -> None:
+    """Set those levels whose slot is -1; there must be room."""
+    _, _, _, _, keys, values, listed, near, limits, meta, sign, _, _ = side
+    for i in range(located.size):
+        if located[i] >= 0:
+            continue
+        size = new_sizes[i]
+        place = _place(keys, bits[i])
         if keys[place] == FREE:
-            keys[place] = bits
+            if size == 0.0:
+                continue  # removing a level that one does not have is normal
+            keys[place] = bits[i]
             meta[USED] += 1
         before = values[place]
         values[place] = size
         if size == 0.0:
             if before != 0.0:
                 meta[LIVE] -= 1
-        else:
-            rank = sign * price
-            limits[BOUND] = min(limits[BOUND], rank)
-            if before == 0.0:
-                meta[LIVE] += 1
-                if rank <= limits[THRESHOLD] and not listed[place]:
-                    if meta[NEAR] == near.size:
-                        _sweep(values, listed, near, meta)
-                    if meta[NEAR] == near.size:
-                        _forget_near(listed, near, limits, meta)
-                    else:
-                        listed[place] = True
-                        near[meta[NEAR]] = place
-                        meta[NEAR] += 1
+            continue
+        rank = sign * prices[i]
+        limits[BOUND] = min(limits[BOUND], rank)
+        if before == 0.0:
+            meta[LIVE] += 1
+            if rank <= limits[THRESHOLD] and not listed[place]:
+                if meta[NEAR] == near.size:
+                    _sweep(values, listed, near, meta)
+                if meta[NEAR] == near.size:
+                    _forget_near(listed, near, limits, meta)
+                else:
+                    listed[place] = True
+                    near[meta[NEAR]] = place
+                    meta[NEAR] += 1
 
 
 @njit(cache=True)
@@ -348,7 +350,7 @@ def run(side: Any, levels: Any, ends: Any, at: Any, end: Any, depth: Any, scratc
     Returns the next of `ends`, and DONE, or WAITS when the side must first be fitted or given room; what is done stays
     done. Arrays are unpacked here, once: handing a side over costs as much as finding its best levels.
     """
-    sizes, marks, groups, located, keys, values, listed, near, limits, meta, sign, scale, base = side
+    sizes, marks, groups, located, keys, _, _, _, limits, meta, sign, scale, base = side
     bits, prices, new_sizes = levels
     out_prices, out_sizes, offsets = out
     strays_prices = keys.view(np.float64)
@@ -367,16 +369,20 @@ def run(side: Any, levels: Any, ends: Any, at: Any, end: Any, depth: Any, scratc
                 start, ready = done, last
                 meta[CREDIT] = credit
             stop = min(until, ready)
-            for i in range(done, stop):
-                slot = located[i - start]
+            part, part_sizes = located[done - start : stop - start], new_sizes[done:stop]
+            strays = 0
+            for i in range(part.size):  # from 0: where an index may be negative, that costs more than the store
+                slot = part[i]
                 if slot >= 0:
                     place = np.uint32(slot)
-                    sizes[place] = new_sizes[i]
+                    sizes[place] = part_sizes[i]
                     marks[place >> np.uint32(6)] = 1
                     groups[place >> np.uint32(12)] = 1
                     top = min(top, slot)
                 else:
-                    _set_stray(keys, values, listed, near, limits, meta, sign, scale, bits[i], prices[i], new_sizes[i])
+                    strays += 1
+            if strays > 0:
+                set_strays(side, part, bits[done:stop], prices[done:stop], part_sizes)
             done = stop
         if at == ends.size:
             meta[AT], meta[START], meta[READY], meta[TOP] = done, start, ready, top
@@ -390,13 +396,3 @@ def run(side: Any, levels: Any, ends: Any, at: Any, end: Any, depth: Any, scratc
             count = _merge(side, strays_prices, depth, scratch, out_prices, out_sizes, here, count)
         offsets[at + 1] = here + count
         at += 1
-
-
-@njit(cache=True)
-def set_strays(side: Any, bits: Any, prices: Any, sizes: Any) -> None:
-    """Set levels none of which is on the ladder; there must be room."""
-    for i in range(prices.size):
-        _set_stray(
-            side.keys, side.values, side.listed, side.near, side.limits, side.meta, side.sign, side.scale,
-            bits[i], prices[i], sizes[i],
-        )  # fmt: skip

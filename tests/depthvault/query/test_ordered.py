@@ -12,7 +12,7 @@ import pytest
 from depthvault.query import Vault
 from depthvault.schemas import CHANNELS
 
-from .recording import HOUR_10, Recording, diff, table
+from .recording import HOUR_10, Recording, diff, snapshot, table
 
 HOUR_11 = HOUR_10 + timedelta(hours=1)
 COLUMNS = CHANNELS["depth_diff"].schema.names
@@ -105,3 +105,28 @@ def test_books_are_the_same_both_ways(vault: Vault, recording: Recording, monkey
     monkeypatch.setattr(type(vault), "ordered", lambda *_: None)
     assert vault.books("binance_spot", "BTCUSDT", HOUR_10, end, depth=5).read_all().to_pylist() == fast
     assert vault.book("binance_spot", "BTCUSDT", end).provenance == book.provenance
+
+
+def test_what_lies_in_too_many_files_is_left_to_sql(vault: Vault, archived: Recording) -> None:
+    def few(high: datetime) -> bool:
+        question = ("depth_diff", "binance_spot", "BTCUSDT", micros(HOUR_10), micros(high) - 1, COLUMNS)
+        return vault.ordered(*question, most_files=1) is not None
+
+    assert few(HOUR_11)
+    assert not few(HOUR_11 + timedelta(hours=1))
+
+
+def test_a_book_whose_snapshot_is_hours_old_is_found_without_sql(
+    vault: Vault, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = [snapshot(n, HOUR_10 + timedelta(seconds=n), [(float(n), 1.0)], [(100.0, 1.0)]) for n in (1, 2)]
+    recording.archive(HOUR_10, "depth_snapshot", table("depth_snapshot", old), [])
+    later = HOUR_10 + timedelta(hours=6)
+    recording.archive(later, "depth_diff", table("depth_diff", chain(3, 5, later, "BTCUSDT")), [])
+    with monkeypatch.context() as patched:
+        patched.setattr(type(vault), "ordered", lambda *_: None)
+        by_sql = vault.book("binance_spot", "BTCUSDT", later + timedelta(seconds=2))
+    monkeypatch.setattr(type(vault), "arrow", lambda *_: pytest.fail("SQL was asked"))
+    found = vault.book("binance_spot", "BTCUSDT", later + timedelta(seconds=2))
+    assert (found.provenance.snapshot_update_id, found.provenance.diffs_applied) == (2, 3)
+    assert found.provenance == by_sql.provenance
