@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 import threading
 import urllib.error
@@ -32,6 +33,8 @@ RETRY_SECONDS = 30.0
 UNSENT_KEPT = 100
 HANGS_AFTER_SECONDS = 60.0
 """A collector writes its figures each second; one that lives and has not for so long does not record either."""
+FULL_BYTES = 1 << 20
+"""With less free than this other processes may not be able to tell of anything: then the listener does it."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class Listener:
     unsent: list[tuple[Sender, Message]] = field(default_factory=list)
     retry_ns: int = 0
     last_beat_ns: int = 0
+    disk_is_full: bool = False
 
     def on_event(self, headers: dict[str, str], payload: dict[str, str]) -> None:
         """Take one supervisor event."""
@@ -62,8 +66,9 @@ class Listener:
             self._alert("revived", program, f"{program} runs again")
 
     def on_occasion(self) -> None:
-        """Read spools, send what is due, revive what gave up, call the heartbeat."""
+        """Read spools, look at the disk, send what is due, revive what gave up, call the heartbeat."""
         now = self.clock.wall_ns()
+        self._look_at_disk()
         for alert in self.spool.read():
             self.grouper.add(alert, now)
         self.spool.done()
@@ -97,6 +102,13 @@ class Listener:
         self.unsent = failed[-UNSENT_KEPT:]
         self.retry_ns = now + round(RETRY_SECONDS * 1e9) if broken else 0
 
+    def _look_at_disk(self) -> None:
+        """Who raises an alert writes it to the disk; that the disk is full must be told without it."""
+        root = self.config.layout.root
+        was, self.disk_is_full = self.disk_is_full, shutil.disk_usage(root).free < FULL_BYTES
+        if self.disk_is_full and not was:
+            self._alert("disk_full", "disk", f"NOTHING CAN BE WRITTEN TO {root.absolute()}: the disk is full")
+
     def _alert(self, kind: str, subject: str, text: str) -> None:
         now = self.clock.wall_ns()
         self.grouper.add(Alert(now, kind, "supervisor", text, subject), now)
@@ -104,6 +116,8 @@ class Listener:
     def _troubles(self, now: int) -> list[str]:
         """Why not all is well: programs that gave up, collectors that say so themselves, or hang."""
         found = [f"{program} gave up" for program in self.fatal]
+        if self.disk_is_full:
+            found.append("the disk is full")
         for path in sorted((self.config.layout.run / "collectors").glob("*.json")):
             try:
                 status = json.loads(path.read_text(encoding="utf-8"))
@@ -183,8 +197,11 @@ def main() -> None:
 
     def occasions() -> None:
         while not ended.wait(POLL_SECONDS):
-            with lock:
-                listener.on_occasion()
+            try:
+                with lock:
+                    listener.on_occasion()
+            except OSError as error:  # whatever the disk does, the next occasion comes
+                log.error("%s", error)
 
     worker = threading.Thread(target=occasions, name="occasions")
     worker.start()

@@ -22,6 +22,7 @@ from collectors.counters import LAG_BUCKETS_MS
 from depthvault import __version__
 from depthvault.config import Config
 from depthvault.durable import make_directories
+from depthvault.errors import RestError
 
 if TYPE_CHECKING:
     from collectors.collector import Collector
@@ -233,9 +234,10 @@ class _Metrics(MetricsCollector):
             books.add_metric([*values, state], count)
         yield books
         collector = self._health._collector
-        usage = collector.client.budget.usage(collector.client.host)
         weight = GaugeMetricFamily("depthvault_used_weight", "REST weight used this minute.", labels=[*labels, "host"])
-        weight.add_metric([*values, collector.client.host], usage.used)
+        with contextlib.suppress(RestError):  # a full disk: the other figures are needed all the more
+            usage = collector.client.budget.usage(collector.client.host)
+            weight.add_metric([*values, collector.client.host], usage.used)
         yield weight
         lag = collector.recorder.counters.lag
         total = 0

@@ -6,11 +6,17 @@ file, so that a restart repeats nothing and loses nothing.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import logging
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from depthvault.durable import write_atomic
+
+LOG = logging.getLogger("depthvault.alerts")
 
 _KEEP_BYTES = 1 << 20
 
@@ -38,10 +44,18 @@ class Spool:
         self._path = folder / f"{name}.jsonl"
 
     def raise_alert(self, alert: Alert) -> None:
-        """Append `alert`. A single small write in append mode: whole lines, also from several threads."""
+        """Append `alert` as a whole line, also from several threads. Raises OSError, and then nothing of it is left."""
+        line = json.dumps(asdict(alert), ensure_ascii=False).encode() + b"\n"
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(alert), ensure_ascii=False) + "\n")
+        with self._path.open("ab", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # what is taken back must be ours
+            end = file.seek(0, os.SEEK_END)
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            except OSError:
+                file.truncate(end)
+                raise
 
 
 class SpoolReader:
@@ -50,8 +64,11 @@ class SpoolReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._places = folder / "places.json"
+        self._unwritten: dict[str, int] | None = None
 
     def _read_places(self) -> dict[str, int]:
+        if self._unwritten is not None:
+            return self._unwritten
         try:
             places: dict[str, int] = json.loads(self._places.read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
@@ -78,10 +95,17 @@ class SpoolReader:
 
     def done(self) -> None:
         """Keep the place: what the last `read` returned will not be read again. Long files that are read are removed
-        by renaming, so that a writer that opens them by name begins a new one."""
+        by renaming, so that a writer that opens them by name begins a new one. On a full disk the place is kept in
+        memory: it is just then that people must be told."""
         for name, end in list(self._next.items()):
             path = self._folder / name
             if end > _KEEP_BYTES and path.exists() and path.stat().st_size == end:
                 path.rename(path.with_suffix(".old"))
                 self._next[name] = 0
-        write_atomic(self._places, json.dumps(self._next).encode())
+        try:
+            write_atomic(self._places, json.dumps(self._next).encode())
+            self._unwritten = None
+        except OSError as error:
+            if self._unwritten is None:
+                LOG.error("%s: %s; alerts may be sent again after a restart", self._places, error.strerror)
+            self._unwritten = self._next

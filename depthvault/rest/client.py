@@ -8,6 +8,7 @@ async with RestClient(exchange, budget) as client:
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from depthvault.clock import Clock, SystemClock
 from depthvault.errors import BannedError, RateLimitedError, RestError, RestrictedError
 from depthvault.exchanges.base import Exchange, Request
 from depthvault.rest.weight import Grant, Priority, WeightBudget
+
+LOG = logging.getLogger("depthvault.rest")
 
 USED_WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"  # Binance REST docs; other venues send none
 _BANNED_UNTIL = re.compile(rb"banned until (\d{13})")
@@ -84,7 +87,7 @@ class RestClient:
         max_wait: seconds to wait for weight at most (None: as long as it takes).
         Raises RateLimitedError (429, or the budget is spent for longer than `max_wait`), BannedError (418, or a ban
         stands for longer than that), RestrictedError (451), RestError (everything else that is not a 200;
-        status 0: no answer in time or no connection).
+        status 0: no answer in time, no connection, or no account of weight).
         """
         grant = await self._reserve(request, priority, max_wait)
         return await self._send(request, grant)
@@ -125,10 +128,16 @@ class RestClient:
         except aiohttp.ClientError as error:
             raise RestError(f"{self.host}: {request.path}: {type(error).__name__}: {error}") from error
         finally:
-            await asyncio.shield(asyncio.to_thread(self.budget.settle, grant, used))
+            await asyncio.shield(asyncio.to_thread(self._settle, grant, used))
         if status == 200:
             return Answer(request, status, body, sent_wall, received_wall, (received - sent) / 1e9, dict(headers), used)
         raise await self._refusal(request, status, body, headers)
+
+    def _settle(self, grant: Grant, used: int | None) -> None:
+        try:
+            self.budget.settle(grant, used)
+        except RestError as error:  # the answer is worth more than the account, which counts it as under way
+            LOG.warning("%s", error)
 
     async def _refusal(self, request: Request, status: int, body: bytes, headers: Mapping[str, str]) -> RestError:
         """The error that a refusal is; a limit or a ban is entered into the account for everybody."""
@@ -144,7 +153,10 @@ class RestClient:
             until = told if told > now else now + round(default * 1e9)
             banned = status == 418 or match is not None
             reason = f"HTTP {status}: {'banned' if banned else 'rate limited'}"
-            await asyncio.to_thread(self.budget.ban, self.host, until, reason)
+            try:
+                await asyncio.to_thread(self.budget.ban, self.host, until, reason)
+            except RestError as error:
+                LOG.error("%s; others do not know of: %s", error, message)
             if banned:
                 return BannedError(message, until / 1e9)
             return RateLimitedError(message, max(0.0, (until - now) / 1e9))

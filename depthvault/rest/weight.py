@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
 from depthvault.clock import Clock, SystemClock
 from depthvault.durable import make_directories
+from depthvault.errors import RestError
 
 MINUTE_NS = 60_000_000_000
 TURN_NS = 1_000_000_000
@@ -74,7 +75,10 @@ class Usage:
 
 
 class WeightBudget:
-    """The shared account in `path`. Blocking calls of well under a millisecond; safe over threads and processes."""
+    """The shared account in `path`. Blocking calls of well under a millisecond; safe over threads and processes.
+
+    Whatever is asked of an account that cannot be kept (a full disk) raises RestError: nobody asks the venue then.
+    """
 
     def __init__(self, path: Path, *, cap: float = 0.8, clock: Clock | None = None) -> None:
         self._path = path
@@ -88,12 +92,12 @@ class WeightBudget:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         # One connection a call: nothing is shared between threads, forks or after an unclean end.
-        database = sqlite3.connect(self._path, timeout=10, isolation_level=None)
         try:
-            database.execute("PRAGMA synchronous=NORMAL")
-            yield database
-        finally:
-            database.close()
+            with closing(sqlite3.connect(self._path, timeout=10, isolation_level=None)) as database:
+                database.execute("PRAGMA synchronous=NORMAL")
+                yield database
+        except sqlite3.Error as error:
+            raise RestError(f"{self._path}: the account of weight cannot be kept: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -102,7 +106,8 @@ class WeightBudget:
             try:
                 yield database
             except BaseException:
-                database.execute("ROLLBACK")
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
                 raise
             database.execute("COMMIT")
 
