@@ -86,6 +86,7 @@ class Deliveries:
 
     kinds: Counter[str] = field(default_factory=Counter)
     _cuts_ms: list[int] = field(default_factory=list)
+    _dead_ms: list[int] = field(default_factory=list)
     _spans: dict[str, list[_Span]] = field(default_factory=dict)
     _spoiled: set[tuple[int, str, int]] = field(default_factory=set)
 
@@ -96,6 +97,8 @@ class Deliveries:
             result.kinds[fault["kind"]] += 1
             if fault["kind"] in _CUTS:
                 result._cuts_ms.append(fault["time_ms"])
+            if fault["kind"] == "half_open":
+                result._dead_ms.append(fault["time_ms"])
             if fault["kind"] in _NOT_WHOLE:
                 result._spoiled.add((fault["connection"], fault["stream"], fault["event_n"]))
         heard: dict[int, dict[str, int]] = {}
@@ -124,6 +127,10 @@ class Deliveries:
     def was_cut(self, since_us: int, until_us: int) -> bool:
         """Whether the simulator cut any connection in this time: a gap of that time may come from it."""
         return any(since_us - FLIGHT_MS * 1000 <= cut * 1000 <= until_us for cut in self._cuts_ms)
+
+    def went_dead(self, since_us: int, until_us: int) -> bool:
+        """Whether the simulator stopped answering on a connection without closing it in this time."""
+        return any(since_us - FLIGHT_MS * 1000 <= dead * 1000 <= until_us for dead in self._dead_ms)
 
     def listened(self, stream: str, event: Happened) -> bool:
         """Whether anybody's subscription delivered the stream when the event was sent, whatever became of it."""

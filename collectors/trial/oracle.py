@@ -33,6 +33,9 @@ _CAUSES = {
 """What a gap that begins with a signal may be said to come from: that, or a worse evil within the same hole."""
 _UP_TO_THEN_US = 1_000_000
 """A hole that began longer before the signal has another cause: the stream was not heard any more."""
+_UNTIL_THEN_US = {"SIGKILL": 0, "SIGTERM": 500_000}
+"""One that ended so soon after it also has: whoever is asked to stop still hears what comes in until then, and nobody
+is back so quickly."""
 
 
 @dataclass(slots=True)
@@ -187,9 +190,10 @@ class _Channel:
                 findings.dropped += findings.example(f"{symbol}: arrived, in no journal", keys[missed : missed + 1])
         for stroke in self._strokes:
             for gap in gaps:
-                since = stroke.time_ns // 1000 - gap.start_us
-                if gap.instance == stroke.writer and 0 < since < _UP_TO_THEN_US and stroke.time_ns // 1000 < gap.end_us:
-                    if self._deliveries.was_cut(gap.start_us, stroke.time_ns // 1000):
+                struck = stroke.time_ns // 1000
+                lasted = gap.end_us - struck > _UNTIL_THEN_US[stroke.signal]
+                if gap.instance == stroke.writer and 0 < struck - gap.start_us < _UP_TO_THEN_US and lasted:
+                    if self._deliveries.was_cut(gap.start_us, struck):
                         continue
                     findings.strokes += 1
                     if gap.cause not in _CAUSES[stroke.signal]:

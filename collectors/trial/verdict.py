@@ -45,14 +45,16 @@ class Verdict:
 
     def kill_losses(self) -> list[float]:
         """Seconds of frames that each SIGKILL cost: from the last row in the journal of the one that was killed to the
-        last event that its partner received before the signal (without a partner: to the signal)."""
+        last event that its partner received before the signal (without a partner: to the signal). One whose connection
+        had died under it, unnoticed as yet, says nothing."""
         found = []
         for stroke in self.recorded.strokes:
             journals = self.judged[stroke.exchange].held
             last = journals.last_ns.get((stroke.writer, stroke.journal))
             if stroke.signal == "SIGKILL" and last:
                 until = journals.last_receipt(stroke.writer, stroke.time_ns) or stroke.time_ns
-                found.append(max(0.0, (until - last) / 1e9))
+                if not self.judged[stroke.exchange].deliveries.went_dead(last // 1000, until // 1000):
+                    found.append(max(0.0, (until - last) / 1e9))
         return found
 
     def problems(self) -> list[str]:

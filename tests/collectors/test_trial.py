@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,16 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from collectors.trial.archiving import Archived
 from collectors.trial.compare import is_same_number, wrong_numbers
 from collectors.trial.declared import Chain, GapRow, Times
 from collectors.trial.figures import costs
+from collectors.trial.held import Held, StreamFrames
+from collectors.trial.ledger import Deliveries
+from collectors.trial.oracle import Judged
 from collectors.trial.plan import Plan
 from collectors.trial.run import again
-from collectors.trial.stage import Recorded, Sample
+from collectors.trial.stage import Recorded, Sample, Stroke
 from collectors.trial.verdict import Verdict
 from depthvault.errors import UsageError
 
@@ -220,6 +225,18 @@ def test_memory_that_grows_steadily_is_not_flat(grows: float, flat: bool) -> Non
     assert cost.rate == pytest.approx(1000.0)
     (short,) = costs(Recorded(plan={}, samples=samples[:500]))
     assert short.is_flat is None, "too short to say"
+
+
+@pytest.mark.parametrize(("dead_ms", "losses"), [([], [10.0]), ([500_000], [10.0]), ([1_000_500], [])])
+def test_a_kill_on_a_connection_that_was_dead_already_tells_nothing_of_the_flush(
+    dead_ms: list[int], losses: list[float]
+) -> None:
+    frames = StreamFrames(array("q", [1]), array("q", [1_010 * 10**9]), array("q", [1]))
+    held = Held(["a", "b"], {"btcusdt@depth": frames}, last_ns={("a", "j"): 1_000 * 10**9})
+    stroke = Stroke(1_011 * 10**9, VENUE, "a", 7, "SIGKILL", "j")
+    judged = Judged([], held, Deliveries(_dead_ms=dead_ms), 0)
+    verdict = Verdict(Recorded(plan={}, strokes=[stroke]), Archived(0, 0, 0, 0, [], 0, 0), {VENUE: judged})
+    assert verdict.kill_losses() == losses
 
 
 def test_a_plan_refuses_what_makes_no_sense() -> None:
