@@ -198,6 +198,7 @@ async def test_two_instances_are_followed_as_one(tmp_path: Path) -> None:
                 gaps, seen = len(found.of(Gap)), len(found)
                 await until(lambda: len(found) > seen + 300, "one instance alone goes on")
                 assert len(found.of(Gap)) == gaps
+            await until(lambda: found.notices().count("stop") == 2, "the end of both is told")
     assert "late" not in found.notices()
     end = datetime.now(UTC)
     archived(config, end + timedelta(hours=2))
