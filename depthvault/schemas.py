@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
-"""Stands in the metadata of every file as `depthvault.schema_version`."""
+SCHEMA_VERSION = 2
+"""Stands in the metadata of every file as `depthvault.schema_version`. Rises when columns are added."""
 
 TIME = pa.timestamp("us", tz="UTC")
 LEVELS = pa.list_(pa.field("element", pa.float64(), nullable=False))
@@ -20,12 +20,14 @@ VOLUME = pa.decimal128(38, 8)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: `meaning` is one sentence with the unit."""
+    """One column: `meaning` is one sentence with the unit. since: the schema version that added it; files of an earlier
+    one have no such column, and readers give null."""
 
     name: str
     type: pa.DataType
     meaning: str
     nullable: bool = False
+    since: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +373,9 @@ _QUALITY: dict[str, tuple[str, tuple[Column, ...]]] = {
                 "Seconds of the period with a live, subscribed connection that was not found silent.",
             ),
             Column("share", pa.float64(), "`covered_seconds` over the length of the period, 0 to 1."),
+            Column("usual_events", pa.float64(), "Mean events of a whole period of late, this one included.", True, 2),
+            Column("expected_low", pa.int64(), "Fewest events to expect of the share that was covered.", True, 2),
+            Column("expected_high", pa.int64(), "Most events to expect of it.", True, 2),
         ),
     ),
     "hour_metrics": (
@@ -417,3 +422,18 @@ QUALITY: dict[str, pa.Schema] = {
     for name, (_, columns) in _QUALITY.items()
 }
 """Schemas of the quality tables by name."""
+
+
+def columns_of(table: str) -> tuple[Column, ...]:
+    """The columns of a channel or quality table."""
+    return CHANNELS[table].columns if table in CHANNELS else QUALITY_COLUMNS[table]
+
+
+def completed(rows: pa.Table, name: str) -> pa.Table:
+    """Rows of a quality table, of a file of any schema version, with all of its columns."""
+    schema = QUALITY[name]
+    columns = [
+        rows.column(field.name) if field.name in rows.schema.names else pa.nulls(rows.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)

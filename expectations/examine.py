@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from depthvault.durable import sha256_file
 from depthvault.period import Period
+from depthvault.quality.expected import is_outside
 from depthvault.schemas import QUALITY
 from expectations.candles import MOST_NAMED, Compared, Mismatch, TradeFiles, compare_candles
 from expectations.checkpoint import judge
@@ -141,6 +142,8 @@ def _add_ledger(symbols: dict[str, Metrics], channel: str, ledger: Ledger, break
     for symbol, metrics in symbols.items():
         told = covered.get(symbol)
         metrics["share"] = float(told["share"]) if told else None
+        outside = is_outside(told) if told else None
+        metrics["events_outside_band"] = None if outside is None else float(outside)
         metrics["coverage_events_difference"] = abs((metrics["rows"] or 0.0) - (told["events"] if told else 0))
         found, undeclared, unfounded = breaks.get(symbol, (0.0, 0.0, 0.0))
         metrics["breaks"], metrics["breaks_undeclared"], metrics["gaps_unfounded"] = found, undeclared, unfounded

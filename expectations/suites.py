@@ -65,6 +65,8 @@ _COMMON = (
     _zero("unknown_sources", "the source is stream, rest or refill"),
 )
 _COUNTED = _zero("coverage_events_difference", "the coverage table counts the same rows")
+# A market may be wild or asleep: worth a word, and no fault of the recording.
+_BAND = Rule("events_outside_band", 0, 0, "about as many events as of late", optional=True, warns=True)
 _MISSED = _zero("steps_missing", "no settlement and no answer is missing")
 _UNCOVERED = frozenset({"collector_event"})
 """Channels that `coverage` says nothing of: they are about the recorder."""
@@ -165,7 +167,7 @@ def rules(channel: str, bounds: Bounds = DEFAULT_BOUNDS) -> tuple[Rule, ...]:
     """The suite of `channel`, over the metrics of one symbol."""
     least = 1 if channel in _MUST_HAVE_ROWS else 0
     rows = Rule("rows", least, None, "there are events" if least else "rows were counted")
-    counted = () if channel in _UNCOVERED else (_COUNTED,)
+    counted = () if channel in _UNCOVERED else (_COUNTED, _BAND)
     lag = _lag(bounds) if channel in _LAGGING else ()
     clock = _clock(bounds) if channel == "collector_event" else ()
     return (rows, *_COMMON, *counted, *_SPECIFIC[channel], *lag, *clock)

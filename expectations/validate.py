@@ -21,7 +21,7 @@ from depthvault.exchanges.base import Seed
 from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.polls.rotation import published_cadence
-from depthvault.schemas import QUALITY
+from depthvault.schemas import QUALITY, completed
 from expectations.candles import AGGREGATIONS, TradeFiles
 from expectations.continuity import Predecessor
 from expectations.examine import Ledger, Subject, examine
@@ -104,7 +104,7 @@ def _locate(staging: Staging, layout: Layout, state: ArchiveState, draft: Entry,
 def _table(staging: Staging, layout: Layout, state: ArchiveState, compacted: Compacted, table: str) -> pa.Table:
     """A quality table over all channels of the unit."""
     paths = [_locate(staging, layout, state, draft, table) for draft in compacted.drafts]
-    parts = [pq.read_table(path, partitioning=None) for path in paths if path is not None]
+    parts = [completed(pq.read_table(path, partitioning=None), table) for path in paths if path is not None]
     return pa.concat_tables([QUALITY[table].empty_table(), *parts])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from depthvault import __version__
-from depthvault.archive.day import extract
+from depthvault.archive.day import at_hand, extract
 from depthvault.archive.encoding import ArchiveWriter, Encoding
 from depthvault.archive.manifest import (
     ArchiveFile,
@@ -26,9 +27,10 @@ from depthvault.archive.rows import by_symbol
 from depthvault.archive.staging import Staging
 from depthvault.archive.symbol import Work, add_silent_symbols, compact_symbol
 from depthvault.durable import make_directories, sha256_file
-from depthvault.errors import CorruptError
+from depthvault.errors import CorruptError, StoreError
 from depthvault.layout import Layout
 from depthvault.quality.coverage import quality_table
+from depthvault.quality.expected import add_expected
 from depthvault.schemas import QUALITY, SCHEMA_VERSION
 
 
@@ -66,6 +68,11 @@ def compact_channel(work: Work, state: ArchiveState, staging: Staging, encoding:
         else:
             target.unlink()
     add_silent_symbols(work)
+    cadence = work.listening.cadence_ns
+    add_expected(
+        work.coverage, _usual_before(work, state, staging), period.length,
+        None if cadence is None else timedelta(microseconds=cadence // 1000),
+    )  # fmt: skip
     files += _stage_quality(work, staging, generation, encoding)
 
     add, remove = settled(files, held, staging, keep=("book_audit", "hour_metrics"))
@@ -83,6 +90,19 @@ def compact_channel(work: Work, state: ArchiveState, staging: Staging, encoding:
         predecessor=work.before.tails_sha256 if work.before else "",
         conflicts=work.conflicts, tails=work.tails, tails_sha256=tails_digest(work.tails),
     )  # fmt: skip
+
+
+def _usual_before(work: Work, state: ArchiveState, staging: Staging) -> dict[str, float | None]:
+    """`usual_events` of the period before, by symbol; empty without one, and where its coverage cannot be had."""
+    for file in state.files_of(work.before.unit) if work.before else []:
+        if file.table == "coverage" and file.schema_version >= 2:
+            try:
+                path = at_hand(work.layout, work.store, file, staging.path("fetched"))
+            except (CorruptError, StoreError):
+                return {}  # `verify` tells; the archiving of what follows does not wait for it
+            rows = pq.read_table(path, columns=["symbol", "usual_events"], partitioning=None)
+            return dict(zip(rows.column(0).to_pylist(), rows.column(1).to_pylist(), strict=True))
+    return {}
 
 
 def settled(
@@ -171,7 +191,7 @@ def described(key: str, path: Path, table: str, writer: ArchiveWriter, spans: Ma
         logical_sha256=writer.logical_sha256, table=table, symbols=dict(spans),
         first_us=min((span.first_us for span in spans.values()), default=None),
         last_us=max((span.last_us for span in spans.values()), default=None),
-        first_id=min(first_ids, default=None), last_id=max(last_ids, default=None),
+        first_id=min(first_ids, default=None), last_id=max(last_ids, default=None), schema_version=SCHEMA_VERSION,
     )  # fmt: skip
 
 

@@ -53,6 +53,7 @@ class ArchiveFile(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One archived file. `path` is relative to `archive/` and equals its object key behind the prefix.
 
     logical_sha256: hash of the values, equal under other library versions (`encoding.LogicalHash`).
+    schema_version: that of its columns.
     table: the channel, or for quality files the table's name.
     """
 
@@ -67,6 +68,7 @@ class ArchiveFile(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     first_id: int | None = None
     last_id: int | None = None
     symbols: dict[str, SymbolSpan] = {}
+    schema_version: int = 1
 
 
 class InputFile(msgspec.Struct, frozen=True, order=True, gc=False):

@@ -84,10 +84,14 @@ def register(app: typer.Typer) -> None:
         config: ConfigFile = None,
         data_dir: DataDir = None,
     ) -> None:
-        """Show what was recorded of each period: events, merged doubles, gaps, and the share of time covered."""
+        """Show what was recorded of each period: events, merged doubles, gaps, and the share of time covered.
+
+        `unusual`: of how many symbols there were more or fewer events than the periods before let expect.
+        """
         _ask(
             "SELECT exchange, channel, period, count(nullif(symbol, '')) AS symbols, sum(events) AS events, "
-            "sum(duplicates) AS doubles, sum(gaps) AS gaps, round(100 * avg(share), 2) AS covered_percent "
+            "sum(duplicates) AS doubles, sum(gaps) AS gaps, round(100 * avg(share), 2) AS covered_percent, "
+            "count(*) FILTER (events < expected_low OR events > expected_high) AS unusual "
             f"FROM coverage WHERE {_where(exchange=exchange, symbol=symbol)} "
             "GROUP BY ALL ORDER BY period DESC, exchange, channel",
             limit, vault, configuration(config, data_dir),

@@ -25,7 +25,7 @@ from depthvault.errors import ArchiveError
 from depthvault.query import derived, pruning
 from depthvault.query.sources import FileSet, TableFile, Token
 from depthvault.query.text import quote
-from depthvault.schemas import CHANNELS, QUALITY
+from depthvault.schemas import CHANNELS, QUALITY, columns_of
 
 TABLES: tuple[str, ...] = (*CHANNELS, *QUALITY)
 """Every table that has a view."""
@@ -179,17 +179,23 @@ def _periods(table: str, rows: pa.Table, file_set: FileSet, exchange: str) -> se
 
 
 def _rows_of(files: Iterable[TableFile], table: str, rank: int) -> list[str]:
-    """One SELECT for each exchange over its files."""
-    by_exchange: dict[str, list[str]] = {}
+    """One SELECT for each exchange over its files; columns that files of an earlier schema lack are null."""
+    since = {column.name: column.since for column in columns_of(table)}
+    alike: dict[tuple[str, frozenset[str]], list[str]] = {}
     for file in files:
-        by_exchange.setdefault(file.exchange, []).append(file.location)
-    own = ", ".join(f'"{name}"' for name, _ in columns(table)[1:])
+        lacking = frozenset(name for name, version in since.items() if version > file.schema_version)
+        alike.setdefault((file.exchange, lacking), []).append(file.location)
     ranked = f", {rank} AS _rank" if rank >= 0 else ""
-    return [
-        f"SELECT {quote(exchange)} AS exchange, {own}{ranked} FROM read_parquet([{_quoted(paths)}]"
-        ", hive_partitioning = false)"
-        for exchange, paths in sorted(by_exchange.items())
-    ]
+    found = []
+    for (exchange, lacking), paths in sorted(alike.items(), key=lambda item: (item[0][0], sorted(item[0][1]))):
+        own = ", ".join(
+            f'NULL::{kind} AS "{name}"' if name in lacking else f'"{name}"' for name, kind in columns(table)[1:]
+        )
+        found.append(
+            f"SELECT {quote(exchange)} AS exchange, {own}{ranked} FROM read_parquet([{_quoted(paths)}]"
+            ", hive_partitioning = false)"
+        )
+    return found
 
 
 def _merged(table: str, parts: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from depthvault.archive import checkpoint, log, manifest
 from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.query.pruning import Range
-from depthvault.schemas import CHANNELS
+from depthvault.schemas import CHANNELS, SCHEMA_VERSION
 from depthvault.seal.receipts import Receipt, read_receipt
 
 Token = tuple[int, frozenset[tuple[Path, int]]]
@@ -31,7 +31,8 @@ class TableFile:
     """One Parquet file of a table.
 
     unit: exchange, channel and period label; rows with the same key lie in the same unit. received: first and last
-    `received_time` in it, None when not known. symbols: all of them, None when not known.
+    `received_time` in it, None when not known. symbols: all of them, None when not known. schema_version: that of its
+    columns.
     """
 
     table: str
@@ -42,6 +43,7 @@ class TableFile:
     span: Range
     symbols: frozenset[str] | None = None
     received: Range | None = None
+    schema_version: int = SCHEMA_VERSION
 
     @property
     def exchange(self) -> str:
@@ -142,6 +144,7 @@ class Log:
                     span=_microseconds(entry_period(entry)),
                     symbols=frozenset(file.symbols) or None,
                     received=received if file.table in CHANNELS else None,
+                    schema_version=file.schema_version,
                 )
             )
         return found
@@ -167,6 +170,7 @@ def pending_files(layout: Layout, known: Iterable[Receipt], archived: set[tuple[
                     rows=file.rows,
                     span=_microseconds(period),
                     received=_received(path, file.sha256),
+                    schema_version=receipt.schema_version,
                 )
             )
     return found

@@ -16,7 +16,7 @@ from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.report.disk import Disk
 from depthvault.report.outages import WHOLE_MARKET
-from depthvault.schemas import QUALITY
+from depthvault.schemas import QUALITY, completed
 
 UNTIMED = frozenset({"collector_event", "instrument"})
 """Channels that come when something happens: a share of time says nothing of them."""
@@ -261,7 +261,7 @@ def _quality(
             if file.table == table:
                 path = layout.archived(file.path)
                 if path.exists():
-                    parts.append(pq.read_table(path, partitioning=None).select(QUALITY[table].names))
+                    parts.append(completed(pq.read_table(path, partitioning=None), table))
                 else:
                     unread += 1
     return pa.concat_tables(parts, promote_options="permissive").to_pylist(), unread

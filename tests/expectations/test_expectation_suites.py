@@ -500,3 +500,13 @@ def test_the_recorder_s_own_events_need_no_coverage(tmp_path: Path) -> None:
     told = {symbol: {"events": 0} for symbol in SYMBOLS}
     assert failed(judged(tmp_path, healthy("collector_event"), "collector_event", coverage=told)) == set()
     assert failed(judged(tmp_path, healthy("instrument"), "instrument", coverage=told)) != set()
+
+
+@pytest.mark.parametrize(("band", "said"), [((EVENTS + 1, 900), True), ((10, EVENTS), False), ((0, EVENTS - 1), True)])
+def test_far_more_or_fewer_events_than_of_late_are_worth_a_word(
+    band: tuple[int, int], said: bool, tmp_path: Path
+) -> None:
+    told = {BTC: {"expected_low": band[0], "expected_high": band[1]}}
+    judgement = judged(tmp_path, healthy("book_ticker"), "book_ticker", coverage=told)
+    assert failed(judgement) == set()
+    assert [(check.symbol, check.metric) for check in judgement.warnings] == [(BTC, "events_outside_band")] * said

@@ -16,6 +16,7 @@ from depthvault.archive.publish import publish_with
 from depthvault.archive.staging import Compacted, Staging, Unit
 from depthvault.errors import CorruptError
 from depthvault.period import Period
+from depthvault.schemas import SCHEMA_VERSION
 
 from .sealed import FUTURES, HOUR, Host, Link, chain, trade_rows
 
@@ -216,7 +217,7 @@ def test_row_groups_never_span_symbols(tmp_path: Path) -> None:
             for group in range(*span.row_groups):
                 assert set(parquet.read_row_group(group).column("symbol").to_pylist()) == {symbol}
         assert list(file.symbols) == sorted(symbols)
-        assert parquet.schema_arrow.metadata[b"depthvault.schema_version"] == b"1"
+        assert parquet.schema_arrow.metadata[b"depthvault.schema_version"] == str(SCHEMA_VERSION).encode()
         assert parquet.metadata.metadata[b"depthvault.logical_sha256"].decode() == file.logical_sha256
 
 
@@ -275,6 +276,23 @@ def test_an_outage_over_several_periods_has_the_cause_that_ended_the_last_sessio
         assert (gap["status"], gap["cause"]) == (status, "crash"), channel
     assert gap["start_time"] == HOUR.start + timedelta(seconds=100)
     assert gap["end_time"] == back.start + timedelta(seconds=50)
+
+
+def test_coverage_says_how_many_events_were_to_be_expected(host: Host) -> None:
+    period = HOUR
+    told = []
+    for hour, count in enumerate((300, 300, 20, 300)):
+        rows = [event.row("a", base=period) for event in chain(count, first=100 + 4_000 * hour)]
+        host.seal("a", {"depth_diff": rows}, period=period)
+        run(host, period)
+        publish(host, period)
+        (row,) = table(host, "coverage", period)
+        told.append((row["expected_low"], row["expected_high"], row["usual_events"]))
+        period = period.next()
+    assert told[0] == (None, None, 300.0)
+    low, high, usual = told[1]
+    assert (low, high, usual) == (13, 3_175, 300.0)
+    assert told[3][2] == pytest.approx(usual + (20 - usual) / 8 * 7 / 8)
 
 
 def test_many_symbols_are_read_in_batches_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from depthvault.archive.manifest import ArchiveFile, Counts, Entry, InputFile, S
 from depthvault.durable import sha256_file
 from depthvault.layout import Layout
 from depthvault.period import Period
-from depthvault.schemas import CHANNELS, QUALITY
+from depthvault.schemas import CHANNELS, QUALITY, QUALITY_COLUMNS, SCHEMA_VERSION
 from depthvault.seal.receipts import LiveFile, Receipt, write_receipt
 
 HOUR_10 = datetime(2026, 11, 20, 10, tzinfo=UTC)
@@ -117,14 +117,18 @@ class Recording:
 
     def archive(self, moment: datetime, channel: str, rows: pa.Table, inputs: Iterable[Receipt], *,
                 generation: int = 1, remove: Sequence[str] = (),
-                quality: dict[str, list[dict[str, Any]]] | None = None) -> Entry:  # fmt: skip
-        """Publish `rows` as the archived period at `moment`, made of the files that `inputs` name."""
+                quality: dict[str, list[dict[str, Any]]] | None = None,
+                version: int = SCHEMA_VERSION) -> Entry:  # fmt: skip
+        """Publish `rows` as the archived period at `moment`, made of the files that `inputs` name; `version`: of the
+        quality tables' schema."""
         period = self.layout.period_of(moment)
         key = Layout.hour_key(self.exchange, channel, period, generation)
         add = [self._file(key, channel, rows)]
         for name, records in (quality or {}).items():
-            part = pa.Table.from_pylist(records, schema=QUALITY[name])
-            add.append(self._file(Layout.quality_key(name, self.exchange, channel, period, generation), name, part))
+            columns = [column.name for column in QUALITY_COLUMNS[name] if column.since <= version]
+            part = pa.Table.from_pylist(records, schema=QUALITY[name]).select(columns)
+            key = Layout.quality_key(name, self.exchange, channel, period, generation)
+            add.append(self._file(key, name, part, version))
         sources = [
             InputFile(file.path, file.sha256, file.rows)
             for receipt in inputs
@@ -133,7 +137,7 @@ class Recording:
         ]
         return self._publish(channel, period, generation, sources, add, list(remove))
 
-    def _file(self, key: str, name: str, rows: pa.Table) -> ArchiveFile:
+    def _file(self, key: str, name: str, rows: pa.Table, version: int = SCHEMA_VERSION) -> ArchiveFile:
         path = self.layout.archived(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = rows.sort_by("symbol")
@@ -145,7 +149,7 @@ class Recording:
         for symbol in sorted(set(rows.column("symbol").to_pylist())):
             symbols[symbol] = SymbolSpan(1, first or 0, last or 0, (0, 1))
         return ArchiveFile(key, sha256_file(path), path.stat().st_size, rows.num_rows, "", name, first, last,
-                           symbols=symbols)  # fmt: skip
+                           symbols=symbols, schema_version=version)  # fmt: skip
 
     def _publish(self, channel: str, period: Period, generation: int, inputs: list[InputFile],
                  add: list[ArchiveFile], remove: list[str]) -> Entry:  # fmt: skip

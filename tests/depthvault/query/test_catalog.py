@@ -11,7 +11,7 @@ from depthvault.errors import ArchiveError
 from depthvault.query import Vault
 from depthvault.query.catalog import TABLES, Catalog, columns, planner
 from depthvault.query.sources import LocalSources
-from depthvault.schemas import CHANNELS, QUALITY
+from depthvault.schemas import CHANNELS, QUALITY, SCHEMA_VERSION
 
 from .recording import HOUR_10, Recording, diff, table, trades
 
@@ -167,6 +167,21 @@ def test_quality_tables_are_views_too(vault: Vault, recording: Recording) -> Non
     }  # fmt: skip
     recording.archive(HOUR_10, "trade", trades(0, HOUR_10, 5), [], quality={"gaps": [gap]})
     assert vault.sql("SELECT channel, last_id, first_id, status FROM gaps").fetchall() == [("trade", 4, 9, "open")]
+
+
+def test_files_of_an_earlier_schema_give_null_for_what_they_lack(vault: Vault, recording: Recording) -> None:
+    """As the first archives wrote `coverage`, beside one of today."""
+    said = {
+        "exchange": "binance_spot", "channel": "trade", "symbol": "BTCUSDT", "first_time": None, "last_time": None,
+        "events": 5, "duplicates": 0, "gaps": 0, "covered_seconds": 3600.0, "share": 1.0,
+    }  # fmt: skip
+    band = {"usual_events": 5.0, "expected_low": 0, "expected_high": 60}
+    for hour, version in enumerate((1, SCHEMA_VERSION)):
+        moment = HOUR_10 + timedelta(hours=hour)
+        row = said | {"period": moment} | (band if version > 1 else {})
+        recording.archive(moment, "trade", trades(0, moment, 5), [], quality={"coverage": [row]}, version=version)
+    found = vault.sql("SELECT events, expected_low, expected_high FROM coverage ORDER BY period").fetchall()
+    assert found == [(5, None, None), (5, 0, 60)]
 
 
 @pytest.fixture
