@@ -68,11 +68,23 @@ WITH judged AS (
         AND own.symbol = told.symbol AND own.period = told.period
     LEFT JOIN judged whole ON whole.exchange = told.exchange AND whole.channel = told.channel
         AND whole.symbol = '' AND whole.period = told.period
-    WHERE told.symbol <> ''
-), days AS (
+), own AS (
     SELECT exchange, channel, symbol, day, count(DISTINCT period) AS periods, sum(events)::BIGINT AS events,
            sum(gaps)::BIGINT AS gaps, avg(share) AS share, bool_and(passed) AS passed, bool_and(is_judged) AS is_judged
     FROM periods GROUP BY ALL
+), days AS (
+    -- A stream of the whole market (the symbol '') listened for each symbol of its venue, whatever it had of it.
+    SELECT market.exchange, market.channel, known.symbol, market.day, market.periods, coalesce(own.events, 0) AS events,
+           greatest(market.gaps, coalesce(own.gaps, 0)) AS gaps, market.share,
+           market.passed AND coalesce(own.passed, true) AS passed, market.is_judged
+    FROM own market
+    JOIN (SELECT DISTINCT exchange, symbol FROM own WHERE symbol <> '') known ON known.exchange = market.exchange
+    LEFT JOIN own ON own.exchange = market.exchange AND own.channel = market.channel AND own.symbol = known.symbol
+        AND own.day = market.day
+    WHERE market.symbol = ''
+    UNION ALL
+    SELECT exchange, channel, symbol, day, periods, events, gaps, share, passed, is_judged
+    FROM own ANTI JOIN (SELECT * FROM own WHERE symbol = '') market USING (exchange, channel, day)
 ), venue AS (
     SELECT exchange, day, max(periods) AS periods FROM days GROUP BY ALL
 ), span AS (

@@ -72,10 +72,40 @@ def test_a_failure_of_the_file_as_a_whole_is_one_of_each_symbol_in_it() -> None:
     assert {found[symbol, day.date()] for symbol in ("A", "B")} == {"degraded"}
 
 
+def test_a_stream_of_the_whole_market_listened_for_every_symbol_of_its_venue() -> None:
+    """Of few symbols there is a liquidation in an hour: the others were listened to all the same."""
+    first, second = TODAY - timedelta(days=2), TODAY - timedelta(days=1)
+    books = [row for day in (first, second) for symbol in ("BUSY", "QUIET") for row in covered(symbol, day)]
+    market = [row | {"channel": "liquidation", "events": 0} for day in (first, second) for row in covered("", day)]
+    busy = covered("BUSY", first, hours=1)[0] | {"channel": "liquidation", "events": 3}
+    metrics = [
+        judged("", day + hour * HOUR, True) | {"channel": channel}
+        for channel in ("depth_diff", "liquidation") for day in (first, second) for hour in range(2)
+    ]  # fmt: skip
+
+    def liquidations(rows: list[dict[str, Any]]) -> dict[tuple[str, date], tuple[str, int]]:
+        told = queried([*books, *rows], metrics, "symbol, day, condition, events", "channel = 'liquidation'")
+        return {(symbol, day): (condition, events) for symbol, day, condition, events in told}
+
+    found = liquidations([*market, busy])
+    assert {key: value for key, value in found.items() if key[1] != TODAY.date()} == {
+        ("BUSY", first.date()): ("available", 3), ("BUSY", second.date()): ("available", 0),
+        ("QUIET", first.date()): ("available", 0), ("QUIET", second.date()): ("available", 0),
+    }  # fmt: skip
+    broken = [market[0] | {"gaps": 1}, *market[1:], busy]
+    assert liquidations(broken)["QUIET", first.date()] == ("degraded", 0), "what nobody heard may have been of it"
+
+
 def conditions(coverage: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> dict[tuple[str, date], str]:
+    rows = queried(coverage, metrics, "symbol, day, condition")
+    return {(symbol, day): condition for symbol, day, condition in rows}
+
+
+def queried(
+    coverage: list[dict[str, Any]], metrics: list[dict[str, Any]], columns: str, where: str = "true"
+) -> list[tuple[Any, ...]]:
     with duckdb.connect() as connection:
         connection.register("coverage", pa.Table.from_pylist(coverage, QUALITY["coverage"]))
         connection.register("hour_metrics", pa.Table.from_pylist(metrics, QUALITY["hour_metrics"]))
         connection.execute(f"CREATE VIEW conditions AS {VIEWS['conditions']}")
-        rows = connection.execute("SELECT symbol, day, condition FROM conditions").fetchall()
-    return {(symbol, day): condition for symbol, day, condition in rows}
+        return connection.execute(f"SELECT {columns} FROM conditions WHERE {where}").fetchall()
