@@ -89,6 +89,7 @@ def compact_symbol(work: Work, symbol: str, table: pa.Table, writer: ArchiveWrit
     rows = [gap_row(work.exchange, channel, symbol, work.period, gap, heard) for gap in gaps]
     listened = covered(heard.sessions, channel.name, symbol)
     missing, stood = skips(stitched, channel, tails, _cadence_us(work), listened)
+    after = {name: tail for name, tail in after.items() if not name.startswith("@")}
     after |= {name: tail for name, tail in stood.items() if name.startswith("@")}
     rows += [skip_row(work.exchange, channel, symbol, work.period, skip, heard) for skip in missing]
     rows += _unlistened(work, symbol, tails, heard)

@@ -56,8 +56,9 @@ def skips(
 ) -> tuple[list[Skip], dict[str, Tail]]:
     """What is missing in one symbol's rows (chain order), and the tails for the next period.
 
-    tails: under `@<series>` where each series stood before. cadence_us: of REST channels. listened: when anybody did
-    (disjoint, ascending): a candle that closed while nobody did is missing even when none was ever received before.
+    tails: under `@<series>` where each series stood before, under `@~<series>` where it would stand without what was
+    refilled, while that is behind. cadence_us: of REST channels. listened: when anybody did (disjoint, ascending): a
+    candle that closed while nobody did is missing even when none was ever received before.
     """
     found: list[Skip] = []
     after = dict(tails)
@@ -71,15 +72,24 @@ def skips(
             tail = _before_the_first(int(times[0]), int(steps[0]), int(received[rows].min()), listened)
         whole = _missing(times, steps, received[rows], tail, series, status)
         found += whole
-        if refilled[rows].any():
-            kept = ~refilled[rows]
-            streamed = _missing(times[kept], steps[kept], received[rows][kept], tail, series, "refilled")
+        behind, kept = tails.get(f"@~{series}"), ~refilled[rows]
+        if behind is not None or not kept.all():
+            before = behind or tail
+            streamed = _missing(times[kept], steps[kept], received[rows][kept], before, series, "refilled")
             found += [
                 one for one in streamed if not any(one.last < other.next and other.last < one.next for other in whole)
             ]
         last = int(np.argmax(times))
         if tail is None or tail.final_id is None or int(times[last]) > tail.final_id:
             after[f"@{series}"] = Tail(int(received[rows][last]), int(times[last]))
+        after.pop(f"@~{series}", None)
+        heard = behind or tail
+        if kept.any():
+            place = int(np.argmax(np.where(kept, times, np.iinfo(np.int64).min)))
+            if heard is None or heard.final_id is None or int(times[place]) > heard.final_id:
+                heard = Tail(int(received[rows][place]), int(times[place]))
+        if heard is not None and heard.final_id != after[f"@{series}"].final_id:
+            after[f"@~{series}"] = heard
     return found, after
 
 

@@ -90,6 +90,20 @@ def test_refilled_candles_close_a_gap_without_hiding_it() -> None:
     assert told(rows) == [(1, 5, 3, "refilled")]
 
 
+def test_candles_refilled_over_several_periods_are_told_where_the_stream_comes_back() -> None:
+    periods = [
+        [*candles([0, 1]), *candles([2, 3], "refill")], candles([4, 5], "refill"),
+        [*candles([6], "refill"), *candles([7, 8])], candles([9]),
+    ]  # fmt: skip
+    found, tails = [], {}
+    for rows in periods:
+        ordered = sorted(rows, key=lambda row: str(row["open_time"]))
+        missing, tails = skips(table("kline", ordered), CHANNELS["kline"], tails, None)
+        found.append([((one.last - BASE) // MINUTE, (one.next - BASE) // MINUTE, one.status) for one in missing])
+    assert found == [[], [], [(1, 7, "refilled")], []]
+    assert tails.keys() == {"@1m"}, "nothing is remembered any longer than needed"
+
+
 def snapshots(seconds: Sequence[float]) -> pa.Table:
     return table(
         "depth_snapshot",
