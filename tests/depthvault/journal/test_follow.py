@@ -235,3 +235,34 @@ async def test_an_event_loop_can_follow(layout: Layout, clock: ManualClock) -> N
     parts = [part async for part in follow_async(layout, VENUE, "a", since_ns=0, until_stopped=True)]
     await task
     assert bodies(parts) == [b"%d" % number for number in range(20)]
+
+
+def test_a_backlog_is_read_in_parts(layout: Layout, clock: ManualClock) -> None:
+    writer = begin(layout, clock)
+    for number in range(10):
+        put(writer, number)
+    follower = Follower(layout, VENUE, "a", since_ns=0)
+    seen = bodies(follower.poll(limit=4))
+    assert follower.behind
+    assert 0 < len(seen) <= 4
+    while follower.behind:
+        seen += bodies(follower.poll(limit=4))
+    assert seen == [b"%d" % number for number in range(10)]
+    assert follower.poll(limit=4) == []
+
+
+def test_it_goes_on_at_a_position_in_the_files_that_are_known(layout: Layout, clock: ManualClock) -> None:
+    first = begin(layout, clock)
+    put(first, 1)
+    first.close()
+    clock.advance(1)
+    second = begin(layout, clock)
+    put(second, 2)
+    position = second.path.stat().st_size
+    put(second, 3)
+    follower = Follower(layout, VENUE, "a", positions={first.path: None, second.path: position})
+    assert bodies(follower.poll()) == [b"3"]
+    second.close()
+    clock.advance(1)
+    put(begin(layout, clock), 4)
+    assert bodies(follower.poll()) == [b"4"], "and on into files that were not known"

@@ -205,14 +205,16 @@ def test_a_hole_in_one_instance_is_told_at_once_and_in_both_after_the_window(des
     desk.clock.wall = at(2)
     assert words(desk.follow(DEPTH, start=0)) == ["depth_diff 2", "gap 2..5", "depth_diff 6"]
     desk.receive("b", (1.51, diff(5, 6, 1.5)))
-    follow = desk.follow(DEPTH, TRADE, start=0)
+    follow = desk.follow(DEPTH, TRADE, start=0, timeout=timedelta(seconds=1))
     heard = [said(next(item for item in follow if not isinstance(item, Notice))) for _ in range(3)]
     assert heard == ["depth_diff 2", "gap 2..5", "depth_diff 6"]
     desk.clock.wall = at(3.1)
     desk.receive("a", (3, diff(9, 9, 3)), (3.01, trade(1, 3)))
     desk.receive("b", (3.02, diff(9, 9, 3)))
-    desk.clock.wall = at(4.2)
+    later = threading.Timer(0.2, setattr, (desk.clock, "wall", at(4.2)))
+    later.start()
     assert words(follow) == ["gap 6..9", "depth_diff 9", "trade 1"], "and what came after it waits, too"
+    later.join()
 
 
 def test_a_frame_that_is_torn_in_two_is_told_whole_and_damage_is_told(desk: Desk) -> None:
