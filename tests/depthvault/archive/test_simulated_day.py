@@ -226,7 +226,8 @@ def test_a_period_is_degraded_where_something_is_missing_and_nowhere_else(archiv
         if entry is None or entry.kind != "hour" or entry.channel not in CHANNELS[archived.venue]:
             continue
         start = Period.parse(entry.period, timedelta(hours=1)).start
-        if start >= _hour(VALIDATED) or entry.channel == "liquidation":  # without a row nothing is judged
+        if start >= _hour(VALIDATED):
+            assert entry.condition == "pending"
             continue
         judged += 1
         hour = int((start - _hour(0)) / timedelta(hours=1))
