@@ -35,6 +35,7 @@ class Feed:
         self._places: dict[str, Slot] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._leaving: dict[str, Slot] = {}  # replaced streams, and where they go on until their successors speak
+        self._moving: dict[Slot, set[str]] = {}  # streams that go on here until they are heard in their new place
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -56,7 +57,8 @@ class Feed:
     def update(self, streams: Sequence[Stream]) -> tuple[list[Stream], list[Stream]]:
         """Make exactly `streams` subscribed; (added, removed). What stays is not touched, so nothing of it is lost.
 
-        Where settings replace a stream (another cadence), the old one goes on until the new one speaks.
+        Where settings replace a stream (another cadence), the old one goes on until the new one speaks. Where they
+        allow fewer symbols on a connection, those that are too many go on until they are heard on another one.
         """
         wanted = {stream.name: stream for stream in streams}
         for name in self._leaving.keys() & wanted.keys():  # changed, and changed back
@@ -76,7 +78,7 @@ class Feed:
                 self._in_background(self._succession(stream, names), f"succession-{stream.name}")
             removed.extend(gone)
         for stream in removed:
-            del self._places[stream.name]
+            self._places.pop(stream.name, None)  # on its way from one slot to another it is in both
         by_place: dict[tuple[str, str], list[Stream]] = {}
         for stream in added:
             by_place.setdefault((stream.route, stream.symbol), []).append(stream)
@@ -88,14 +90,52 @@ class Feed:
             planned[slot] = (symbols | ({symbol} if symbol else set()), size + len(group))
             assigned.setdefault(slot, []).extend(group)
         for slot, group in assigned.items():
-            self._places.update((stream.name, slot) for stream in group)
-            slot.add(group)
-            if slot not in self._tasks:
-                self._start(slot)
+            self._assign(slot, group)
+        self._thin_out()
         for slot in self.slots:
             if not slot.streams:
                 self._end(slot)
         return added, removed
+
+    def _assign(self, slot: Slot, streams: Sequence[Stream]) -> None:
+        self._places.update((stream.name, slot) for stream in streams)
+        slot.add(streams)
+        if slot not in self._tasks:
+            self._start(slot)
+
+    def _thin_out(self) -> None:
+        """Move symbols from connections that carry more than they may to others."""
+        most = self._exchange.config.symbols_per_connection
+        staying = {
+            slot: {name: stream for name, stream in slot.streams.items() if name not in self._moving.get(slot, ())}
+            for slot in self.slots
+        }
+        symbols = {
+            slot: list(dict.fromkeys(stream.symbol for stream in streams.values() if stream.symbol))
+            for slot, streams in staying.items()
+        }
+        planned = {slot: (set(names), len(staying[slot])) for slot, names in symbols.items() if len(names) <= most}
+        for old in [slot for slot, names in symbols.items() if len(names) > most]:
+            for symbol in symbols[old][most:]:
+                group = [stream for stream in staying[old].values() if stream.symbol == symbol]
+                new = self._room(old.route, symbol, len(group), planned)
+                names, size = planned[new]
+                planned[new] = names | {symbol}, size + len(group)
+                self._moving.setdefault(old, set()).update(stream.name for stream in group)
+                self._assign(new, group)
+                self._in_background(self._move(group, old, new), f"succession-{symbol}")
+
+    async def _move(self, streams: Sequence[Stream], old: Slot, new: Slot) -> None:
+        """End `streams` on `old` when they are heard on `new`; those that are silent, when they have had some time."""
+        await new.heard(streams)
+        names = {stream.name for stream in streams}
+        if not (left := self._moving.pop(old, set()) - names):
+            LOG.info("the connections of route %r carry no more symbols than they may", old.route)
+        else:
+            self._moving[old] = left
+        old.remove(streams)
+        if not old.streams and old in self._tasks:
+            self._end(old)
 
     async def _succession(self, stream: Stream, successors: Sequence[str]) -> None:
         """End `stream` when all of `successors` have spoken, or after some time."""
@@ -165,6 +205,7 @@ class Feed:
         self._tasks.clear()
         self._places.clear()
         self._leaving.clear()
+        self._moving.clear()
         for task in self._closing:
             if task.get_name().startswith("succession-"):
                 task.cancel()

@@ -122,6 +122,49 @@ class Slot:
             connection.unsubscribe(again)
             self._subscribe(connection, again)
 
+    async def heard(self, streams: Iterable[Stream]) -> None:
+        """Until each active one of `streams` was heard on a connection of this slot and all subscriptions are answered.
+
+        Without a connection it waits for one. Streams that stay silent on it are waited for as long as in a roll.
+        """
+        names = {stream.name for stream in streams}
+        loop = asyncio.get_running_loop()
+        watched, deadline = None, 0.0
+        while names & self.streams.keys() and not self._stopping.is_set():
+            connection = self.connections[-1] if self.connections else None
+            if connection is None or connection.done.done():
+                pass
+            elif connection is not watched:
+                watched, deadline = connection, loop.time() + self._patience()
+                connection.awaiting |= names & self._active()
+            elif again := connection.take_refused():
+                self._subscribe(connection, again)
+                deadline = loop.time() + ROLL_TIMEOUT
+            elif not (names & connection.awaiting or connection.unanswered) or loop.time() >= deadline:
+                connection.awaiting -= names
+                break
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(ROLL_SETTLE)
+
+    def _active(self) -> set[str]:
+        """Streams of which something will come soon: those that spoke lately, or whose first frame always comes."""
+        now, states = self._clock.monotonic_ns(), self._recorder.states
+        first_frame_answers = not self._opener.exchange.acknowledges
+        return {
+            name
+            for name in self.streams
+            if (state := states.get(name)) is not None
+            and (first_frame_answers or (state.last_ns and now - state.last_ns < ACTIVE_NS))
+        }
+
+    def _patience(self) -> float:
+        """Seconds to wait for streams on a new connection.
+
+        Where one subscription is sent after the other, all of them must have had their turn.
+        """
+        pacing = self._opener.exchange.pacing
+        return ROLL_TIMEOUT + len(self.streams) / pacing.names_per_message / pacing.per_second
+
     def request_roll(self, reason: str) -> None:
         """Replace the connection soon, with overlap."""
         if self.connections and not self._roll.is_set():
@@ -235,20 +278,10 @@ class Slot:
         new = await self._open(old)
         if new is None:
             return None
-        now = self._clock.monotonic_ns()
-        states = self._recorder.states
-        first_frame_answers = not self._opener.exchange.acknowledges
-        new.awaiting = {
-            name
-            for name in self.streams
-            if (state := states.get(name)) is not None
-            and (first_frame_answers or (state.last_ns and now - state.last_ns < ACTIVE_NS))
-        }
+        new.awaiting = self._active()
         expected = len(new.awaiting)
         loop = asyncio.get_running_loop()
-        # Where one subscription is sent after the other, all of them must have had their turn.
-        messages = len(self.streams) / self._opener.exchange.pacing.names_per_message
-        deadline = loop.time() + ROLL_TIMEOUT + messages / self._opener.exchange.pacing.per_second
+        deadline = loop.time() + self._patience()
         # An idle stream gets no proof but the subscription's answer; so all answers are waited for as well.
         while (new.awaiting or new.unanswered) and loop.time() < deadline and not self._stopping.is_set():
             if new.done.done():

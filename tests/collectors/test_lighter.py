@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from collectors import watchdog
-from simulator.testing import running
+from simulator.testing import Running, running
 from tests.collectors.session import (
     caught_up,
     collecting,
@@ -38,6 +38,18 @@ def breaks(messages: list[dict[str, Any]]) -> int:
             found += book["begin_nonce"] != last
         last = book["nonce"] if message["type"].startswith("subscribed") else max(last or 0, book["nonce"])
     return found
+
+
+def missing(sim: Running, rows: list[Any], stream: str) -> list[bytes]:
+    """What the simulator sent of a book or of trades, from the first that is held on, and the journal lacks."""
+    channel = stream.partition(":")[0]
+    if channel not in ("order_book", "trade"):
+        return []
+    held = {row.body for row in rows if row.kind == "frame" and row.stream == stream}
+    name = f'"{stream}"'.encode()
+    sent = [event.payload for event in sim.truth().events(VENUE, channel) if name in event.payload]
+    first = next(place for place, body in enumerate(sent) if body in held)
+    return [body for body in sent[first:] if body not in held]
 
 
 async def test_books_come_in_the_stream_and_chain(tmp_path: Path) -> None:
@@ -139,16 +151,34 @@ async def test_a_roll_waits_for_what_was_refused_on_the_new_connection(tmp_path:
         rows = journal_rows(tmp_path / "data", VENUE)
         (roll,) = events(rows, "roll")
         assert roll["unseen"] == []
-        for channel in ("order_book", "trade"):
-            for stream in (name for name in collector.recorder.states if name.startswith(f"{channel}:")):
-                held = {row.body for row in rows if row.kind == "frame" and row.stream == stream}
-                sent = [
-                    event.payload
-                    for event in sim.truth().events(VENUE, channel)
-                    if f'"{stream}"'.encode() in event.payload
-                ]
-                first = next(place for place, body in enumerate(sent) if body in held)
-                assert [body for body in sent[first:] if body not in held] == [], stream
+        for stream in collector.recorder.states:
+            assert missing(sim, rows, stream) == [], stream
+
+
+async def test_fewer_markets_on_a_connection_are_taken_over_without_a_hole(tmp_path: Path) -> None:
+    async with running(simulated(tmp_path)) as sim:
+        before = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS)
+        after = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS, symbols_per_connection=2)
+        async with collecting(before, VENUE, reload=lambda: after) as collector:
+            async with ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 4, "all books are live")
+                await until(
+                    lambda: all(state.since_subscribe for state in collector.recorder.states.values()), "all speak"
+                )
+                sim.control.fault(VENUE, "too_many_messages", count=3)
+                collector.reload()
+                await until(lambda: len(collector.feed.slots) == 2, "there is another connection")
+                await until(
+                    lambda: {len(slot.symbols) for slot in collector.feed.slots} == {2}, "each has its half", timeout=30
+                )
+                seen = collector.recorder.counters.frames
+                await until(lambda: collector.recorder.counters.frames > seen + 100, "and goes on")
+            await caught_up(collector, sim)
+            assert collector.recorder.counters.refused == 3
+            assert collector.recorder.counters.gaps == 0
+        rows = journal_rows(tmp_path / "data", VENUE)
+        for stream in collector.recorder.states:
+            assert missing(sim, rows, stream) == [], stream
 
 
 async def test_a_subscription_that_is_taken_and_says_nothing_is_made_anew(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from collectors.collector import Collector
 from collectors.universe import Shard
 from simulator.testing import running
 from tests.collectors.session import (
@@ -225,6 +226,47 @@ async def test_another_cadence_is_taken_over_without_a_hole(venue: str, speed: s
                 reach = max(reach, head["u"])
             ticker = f"{symbol.lower()}@bookTicker"
             assert frames(rows, ticker) == truth_of(sim, venue, ticker), "what stays is not touched"
+
+
+def carriers(collector: Collector) -> dict[str, list[int]]:
+    """By stream, the connections that carry it."""
+    found: dict[str, list[int]] = {}
+    for slot in collector.feed.slots:
+        for connection in slot.connections:
+            for name in connection.subscribed:
+                found.setdefault(name, []).append(connection.number)
+    return found
+
+
+@pytest.mark.parametrize("venue", VENUES)
+async def test_fewer_symbols_on_a_connection_are_taken_over_without_a_hole(venue: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    async with running(simulated(tmp_path, symbols=5)) as sim:
+        before = configuration(sim, venue, data)
+        after = configuration(sim, venue, data, symbols_per_connection=2)
+        async with collecting(before, venue, reload=lambda: after) as collector:
+            await subscribed(collector)
+            routes = len(collector.feed.slots)
+            async with ticking(sim):
+                await until(lambda: collector.books.states()["live"] == 5, "all books are live")
+                collector.reload()
+                await until(lambda: len(collector.feed.slots) == 3 * routes, "there are more connections")
+                await until(
+                    lambda: max(len(slot.symbols) for slot in collector.feed.slots) == 2, "the first ones carry less"
+                )
+                assert collector.books.states()["live"] == 5, "no book had to be seeded anew"
+                collector.listings.refresh.set()
+                seen = collector.recorder.counters.frames
+                await until(lambda: collector.recorder.counters.frames > seen + 200, "and go on")
+            await caught_up(collector, sim)
+            carried = carriers(collector)
+            assert carried.keys() == collector.recorder.states.keys()
+            assert {len(numbers) for numbers in carried.values()} == {1}
+            assert collector.recorder.counters.connects == 3 * routes
+        rows = journal_rows(data, venue)
+        assert events(rows, "gap") == []
+        for stream in collector.recorder.states:
+            assert missing_and_doubled(frames(rows, stream), truth_of(sim, venue, stream))[0] == [], stream
 
 
 async def test_another_address_is_taken_over_with_overlap(tmp_path: Path) -> None:
