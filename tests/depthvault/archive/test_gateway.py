@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import depthvault
 from depthvault.archive import log
 from depthvault.archive.cleanup import cleanup_with
 from depthvault.archive.compact import compact
@@ -24,9 +25,10 @@ from depthvault.archive.manifest import ArchiveState, Entry
 from depthvault.archive.publish import publish_with
 from depthvault.archive.restore import restore
 from depthvault.archive.staging import Staging, Unit
-from depthvault.archive.store import Store
+from depthvault.archive.store import Held, Store
 from depthvault.archive.verify import verify
-from depthvault.config import StoreConfig
+from depthvault.config import Config, Secrets, StoreConfig
+from depthvault.durable import sha256_file
 from depthvault.errors import ChainError, StoreError
 from tests.docs.pages import DOCS, blocks
 from tests.side_environment import side_environment
@@ -144,6 +146,32 @@ def test_a_second_host_that_comes_later_is_noticed_but_not_one_at_the_same_momen
     raw = gateway.store(conditional=True)
     assert raw.put(key, b"two"), "the gateway itself takes it: between looking and putting nobody holds it back"
     assert "If-None-Match" in (DOCS / PAGE).read_text(encoding="utf-8")
+
+
+def test_large_files_go_in_parts_and_questions_are_answered_from_the_drive(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    config = StoreConfig(prefix="vault", attempts=2, conditional=False, multipart_bytes=5 << 20)
+    store = Store("depthvault", *KEYS, endpoint=f"http://{gateway.address}", config=config, sleep=lambda _: None)
+    large = tmp_path / "large"
+    large.write_bytes(os.urandom(12 << 20))
+    digest = sha256_file(large)
+    assert store.put_file("raw/large", large, digest)
+    assert store.held("raw/large") == Held(digest, 12 << 20)
+    large.write_bytes(os.urandom(12 << 20))
+    assert not store.put_file("raw/large", large, sha256_file(large)), "it looks first"
+    assert store.held("raw/large") == Held(digest, 12 << 20)
+
+    host = host_in(tmp_path / "host")
+    publish_with(host.layout, store, Unit(FUTURES, HOUR))
+    given = {"endpoint_url": f"http://{gateway.address}", "access_key_id": KEYS[0], "secret_access_key": KEYS[1]}
+    access = Secrets(_env_file=None, **{f"r2_{name}": value for name, value in given.items()})  # type: ignore[call-arg,arg-type]
+    sql = "SELECT count(*), sum(len(bid_prices)) FROM depth_diff"
+    there = depthvault.open("s3://depthvault/vault", config=Config(), secrets=access).sql(sql).fetchall()
+    here = depthvault.open(host.root, config=host.config, secrets=Secrets(_env_file=None)).sql(sql).fetchall()  # type: ignore[call-arg]
+    assert there == here
+    assert here[0][0] > 0
 
 
 def test_two_processes_of_one_host_do_not_overwrite_each_others_manifest(gateway: Gateway, tmp_path: Path) -> None:
