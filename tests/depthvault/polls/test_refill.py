@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from depthvault.archive import log
@@ -60,9 +62,9 @@ def record(config: Config, name: str, rows: Sequence[dict[str, int]], clock: Man
 
 def archive(config: Config, now: datetime) -> None:
     seal_pending(config, now=now)
-    for unit in ready_units(config.layout, config):
-        compact(config.layout, config, unit.exchange, unit.period)
-        publish_with(config.layout, None, unit)
+    while units := ready_units(config.layout, config):  # a period that was refilled has the next one judged anew
+        compact(config.layout, config, units[0].exchange, units[0].period)
+        publish_with(config.layout, None, units[0])
 
 
 @pytest.mark.parametrize("name", ["binance_spot", "binance_futures"])
@@ -88,6 +90,57 @@ async def test_missing_trades_are_fetched_by_id_and_the_gap_is_closed(name: str,
     assert open_holes(config.layout, state, name, later - timedelta(hours=1)) == []
     (entry,) = (entry for unit, entry in state.current.items() if unit[2] == "agg_trade")
     assert (entry.generation, entry.counts.rows) == (2, len(heard))
+
+
+@pytest.mark.parametrize("name", ["binance_spot", "binance_futures"])
+@pytest.mark.parametrize("channel", ["agg_trade", "kline"])
+async def test_a_hole_over_several_periods_is_closed_and_told_once(name: str, channel: str, tmp_path: Path) -> None:
+    """Nobody recorded for minutes: the periods between exist by what was fetched again alone."""
+    async with running(SimulatorConfig(symbols=3, manual_clock=True, start_ms=BEGIN_MS)) as simulator:
+        await asyncio.to_thread(simulator.control.advance, 6 * 60)
+        config = configuration(tmp_path, simulator, name)
+        clock = ManualClock((BEGIN_MS + 6 * MINUTE_MS + 1_000) * 1_000_000)
+        line, all_of_it = await answers(config, name, channel, clock)
+        assert len(all_of_it) > 5
+        heard = [*all_of_it[:2], *all_of_it[-2:]]
+        with JournalWriter(config.layout, name, "a", config=config.journal, clock=clock) as journal:
+            journal.append_rest(line, json.dumps(heard).encode(), clock.wall, clock.wall)
+        later = datetime_from_ns(clock.wall) + timedelta(minutes=5)
+        await asyncio.to_thread(archive, config, later)
+        assert [row["status"] for row in ledger(config, name, channel)] == ["open"]
+
+        clock.advance(300)
+        await refill(config, name, clock=clock)
+        await asyncio.to_thread(archive, config, later + timedelta(minutes=10))
+    (row,) = ledger(config, name, channel)
+    assert row["status"] == "refilled"
+    assert row["start_time"] <= row["end_time"]
+    if channel == "agg_trade":
+        assert (row["last_id"], row["first_id"]) == (heard[1]["a"], heard[2]["a"])
+    state = log.load(config.layout)
+    assert open_holes(config.layout, state, name, later - timedelta(hours=1)) == []
+    rows = [entry.counts.rows for unit, entry in state.current.items() if unit[2] == channel]
+    assert sum(rows) == len(all_of_it)
+
+
+async def answers(config: Config, name: str, channel: str, clock: ManualClock) -> tuple[str, list[Any]]:
+    """All that the venue has of the symbol that has closed, and the request line that asks for it."""
+    exchange = venue(name, config.exchanges[name])
+    if channel == "agg_trade":
+        found: list[Any] = await trades(config, name, clock)
+        return f"GET {'/api/v3' if name == 'binance_spot' else '/fapi/v1'}/aggTrades?symbol={SYMBOL}", found
+    request = exchange.refill_candles(SYMBOL, "1m", BEGIN_MS - MINUTE_MS, BEGIN_MS + 6 * MINUTE_MS)
+    assert request is not None
+    async with RestClient(exchange, WeightBudget(config.layout.run / "weight.sqlite", clock=clock)) as client:
+        candles = json.loads((await client.get(request)).body)
+    return request.line, [candle for candle in candles if candle[6] < BEGIN_MS + 6 * MINUTE_MS]
+
+
+def ledger(config: Config, name: str, channel: str) -> list[dict[str, Any]]:
+    """The rows of `gaps` of the channel, over all periods."""
+    state = log.load(config.layout)
+    paths = [path for path, file in state.files.items() if file.table == "gaps" and state.owner[path][2] == channel]
+    return [row for path in sorted(paths) for row in pq.read_table(config.layout.archived(path)).to_pylist()]
 
 
 def test_a_large_hole_is_asked_for_in_pages() -> None:
