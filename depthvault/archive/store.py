@@ -12,6 +12,7 @@ import base64
 import contextlib
 import hashlib
 import ipaddress
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from depthvault.archive.throttle import Throttle, Throttled
 from depthvault.config import Secrets, StoreConfig
 from depthvault.errors import ConfigError, StoreError
+
+_log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _MISSING = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
@@ -427,10 +430,22 @@ def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+@cache
+def _caution(store: str) -> None:
+    _log.warning(
+        "%s: store.conditional is false: that this host alone publishes into it is believed, not proved", store
+    )
+
+
 def open_store(config: StoreConfig, secrets: Secrets, *, allow_http: bool = False) -> Store | None:
-    """The configured store; None when there is none. `secrets` are read and nowhere kept but in the client."""
+    """The configured store; None when there is none. `secrets` are read and nowhere kept but in the client.
+
+    What it cannot prove is said in one line, once a process.
+    """
     if not secrets.has_store:
         return None
+    if not config.conditional:
+        _caution(f"s3://{secrets.r2_bucket_name}/{config.prefix}".rstrip("/"))
     assert secrets.r2_bucket_name is not None
     assert secrets.r2_access_key_id is not None
     assert secrets.r2_secret_access_key is not None

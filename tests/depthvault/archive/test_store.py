@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from pydantic import SecretStr
 
 from depthvault.archive.store import Held, Store, open_store
 from depthvault.config import Secrets, StoreConfig
@@ -97,6 +98,20 @@ def test_without_secrets_there_is_no_store(monkeypatch: pytest.MonkeyPatch, tmp_
     for name in ("R2_BUCKET_NAME", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     assert open_store(StoreConfig(), Secrets()) is None
+
+
+def test_a_store_that_is_believed_to_have_one_publisher_is_said_to_be_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    access = Secrets.model_construct(
+        r2_endpoint_url="https://store.example.com", r2_bucket_name="drive", r2_access_key_id=SecretStr("key-id"),
+        r2_secret_access_key=SecretStr("secret"),
+    )  # fmt: skip
+    for conditional in (True, False, False):
+        assert open_store(StoreConfig(prefix="vault", conditional=conditional), access) is not None
+    assert [record.getMessage() for record in caplog.records if record.name == "depthvault.archive.store"] == [
+        "s3://drive/vault: store.conditional is false: that this host alone publishes into it is believed, not proved"
+    ]
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
