@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import pty
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from tests.acceptance.programs import Simulated, Site, simulator
+from tests.acceptance.programs import Simulated, Site, simulator, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +74,35 @@ def test_quicktest_writes_csv_and_judges_in_plain_words(site: Site) -> None:
     assert ids == sorted(ids)
 
 
+def watched(site: Site, exchange: str, symbol: str) -> str:
+    """What `watch` printed when it was stopped some frames after its book had come."""
+    scratch = site.folder / "scratch"
+    scratch.mkdir()
+    words = site.command("watch", exchange, symbol, "--depth", "3", "--duration", "90s")
+    environment = site.environment | {"TMPDIR": str(scratch)}
+    process = subprocess.Popen(words, cwd=site.folder, env=environment, stdout=subprocess.PIPE, text=True)
+
+    def frames_of_a_live_book() -> int:
+        for path in scratch.glob(f"*/run/collectors/{exchange}-watch.json"):
+            status = json.loads(path.read_text())
+            return int(status["frames"]) if status["books"]["live"] else 0
+        return 0
+
+    try:
+        first = wait_for(frames_of_a_live_book, "the book has come")
+        wait_for(lambda: frames_of_a_live_book() > first + 20, "and goes on")
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert list(scratch.iterdir()) == []
+    return said
+
+
 def test_watch_shows_a_book_and_leaves_nothing_behind(site: Site) -> None:
-    said = site.run("watch", "binance_futures", "BTCUSDT", "--depth", "3", "--duration", "7s")
+    said = watched(site, "binance_futures", "BTCUSDT")
     assert "spread" in said
     assert "not kept" in said
     assert not (site.data / "journal").exists()
@@ -118,7 +146,7 @@ def test_watch_in_a_terminal_of_80_columns_leaves_it_as_it_was(number: signal.Si
 
 
 def test_watch_on_lighter_needs_no_rest_snapshot(site: Site) -> None:
-    said = site.run("watch", "lighter", "ETH", "--depth", "3", "--duration", "7s")
+    said = watched(site, "lighter", "ETH")
     assert "spread" in said
 
 
