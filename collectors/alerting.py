@@ -33,6 +33,7 @@ RETRY_SECONDS = 30.0
 UNSENT_KEPT = 100
 HANGS_AFTER_SECONDS = 60.0
 """A collector writes its figures each second; one that lives and has not for so long does not record either."""
+_STEP_NS = 5_000_000_000  # by so much a clock may have been set back since
 FULL_BYTES = 1 << 20
 """With less free than this other processes may not be able to tell of anything: then the listener does it."""
 
@@ -121,11 +122,14 @@ class Listener:
         for path in sorted((self.config.layout.run / "collectors").glob("*.json")):
             try:
                 status = json.loads(path.read_text(encoding="utf-8"))
-                problems, age = list(status["problems"]), (now - status["updated_ns"]) / 1e9
-                if age > HANGS_AFTER_SECONDS and psutil.pid_exists(status["pid"]):
-                    problems.append(f"said nothing for {age:.0f} s")
+                problems, updated_ns = list(status["problems"]), int(status["updated_ns"])
+                lives = _lives(status["pid"], updated_ns)
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # it is just being replaced, or its process has gone
+                continue  # it is just being replaced
+            if not lives:
+                continue  # supervisor sees to it
+            if (age := (now - updated_ns) / 1e9) > HANGS_AFTER_SECONDS:
+                problems.append(f"said nothing for {age:.0f} s")
             found += [f"{path.stem}: {problem}" for problem in problems]
         return found
 
@@ -142,6 +146,16 @@ class Listener:
                 pass
         except (OSError, ValueError, urllib.error.URLError) as error:
             log.error("heartbeat: %s", error)
+
+
+def _lives(pid: int, updated_ns: int) -> bool:
+    """Whether process `pid` is the one that was there at `updated_ns`: numbers are used again, in containers soon."""
+    try:
+        return psutil.Process(pid).create_time() * 1e9 <= updated_ns + _STEP_NS
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def _words(line: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -120,7 +121,7 @@ def says(folder: Path, clock: ManualClock, **status: Any) -> None:
 
 
 def test_the_heartbeat_is_called_once_an_interval_while_all_is_well(tmp_path: Path, watcher: Watcher) -> None:
-    clock = ManualClock()
+    clock = ManualClock(time.time_ns())
     it = beating(tmp_path, watcher, clock)
     says(tmp_path, clock)
     for _ in range(10):
@@ -132,7 +133,7 @@ def test_the_heartbeat_is_called_once_an_interval_while_all_is_well(tmp_path: Pa
 
 @pytest.mark.parametrize("trouble", ["fatal", "unhealthy", "hangs"])
 def test_it_stops_while_something_is_wrong_and_goes_on_after(trouble: str, tmp_path: Path, watcher: Watcher) -> None:
-    clock = ManualClock()
+    clock = ManualClock(time.time_ns())
     it = beating(tmp_path, watcher, clock)
     body = {"processname": "collector-binance_spot-a"}
     says(tmp_path, clock)
@@ -151,11 +152,14 @@ def test_it_stops_while_something_is_wrong_and_goes_on_after(trouble: str, tmp_p
     assert watcher.calls == 1
 
 
-def test_figures_that_a_killed_collector_left_behind_do_not_stop_it(tmp_path: Path, watcher: Watcher) -> None:
-    """Its supervisor starts it again, or says FATAL."""
-    clock = ManualClock()
+@pytest.mark.parametrize("pid", ["nobody's", "another's"])
+def test_figures_that_a_killed_collector_left_behind_do_not_stop_it(pid: str, tmp_path: Path, watcher: Watcher) -> None:
+    """Its supervisor starts it again, or says FATAL; where it was taken out of the configuration nobody does."""
+    clock = ManualClock(time.time_ns())
     it = beating(tmp_path, watcher, clock)
-    says(tmp_path, clock, pid=2**30)
+    long_ago = clock.wall_ns() - 365 * 86400 * 10**9
+    figures = {"pid": 2**30} if pid == "nobody's" else {"updated_ns": long_ago}
+    says(tmp_path, clock, problems=["2 of 2 connections are down"], **figures)
     clock.advance(3600)
     it.on_occasion()
     assert watcher.calls == 1
