@@ -75,6 +75,8 @@ def levels_of(rows: pa.RecordBatch, side: str) -> Levels:
 
 def kept_rows(rows: pa.RecordBatch, wanted: Flags) -> pa.RecordBatch:
     """The rows where `wanted`; not copied when they lie side by side, as those of a span of a chain do."""
+    if wanted.all():
+        return rows
     places = np.flatnonzero(wanted)
     if places.size == 0:
         return rows.slice(0, 0)

@@ -62,7 +62,7 @@ def _unseeded(moments: Integers) -> pa.RecordBatch:
     return pa.record_batch([times, *nulls], schema=BOOKS_SCHEMA)
 
 
-_LEVELS_AT_ONCE = 8192 * 20
+_LEVELS_AT_ONCE = 32_768 * 20
 """How many levels a side one batch of the answer has room for."""
 
 

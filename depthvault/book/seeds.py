@@ -202,8 +202,10 @@ def events(
         yield from (batch for batch in archive.arrow(query) if batch.num_rows)
         return
     for batch in ordered:
-        later = pc.greater(batch.column("final_update_id"), seed.update_id)
-        kept = kept_rows(batch, pc.and_(later, pc.invert(batch.column("is_snapshot"))).to_numpy(zero_copy_only=False))
+        wanted = batch.column("final_update_id").to_numpy() > seed.update_id
+        if (whole := batch.column("is_snapshot")).true_count:
+            wanted &= ~whole.to_numpy(zero_copy_only=False)
+        kept = kept_rows(batch, wanted)
         if kept.num_rows:
             yield kept
 

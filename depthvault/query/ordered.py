@@ -180,7 +180,7 @@ def _rows(spans: Sequence[_Span], wanted: _Wanted, columns: list[str]) -> Iterat
             first, last = max(span.first - offset, 0), min(span.last - offset, batch.num_rows)
             offset += batch.num_rows
             if first < last:
-                kept = batch.slice(first, last - first)
+                kept = batch if last - first == batch.num_rows else batch.slice(first, last - first)
                 if not span.whole:
                     kept = kept_rows(kept, _mask(kept, span.part, wanted))
                 if kept.num_rows:
