@@ -49,7 +49,7 @@ def archive(root: Path, store: Store | None = None) -> Host:
     host, period = Host(root), HOUR
     for hour in range(2):
         events = [event.row("a", base=period) for event in chain(5, first=100 + 50 * hour)]
-        host.seal("a", {"depth_diff": events, "agg_trade": trade_rows([hour + 1], "a")}, period=period)
+        host.seal("a", {"depth_diff": events, "agg_trade": trade_rows([hour + 1], "a", base=period)}, period=period)
         period = period.next()
     while units := ready_units(host.layout, host.config, FUTURES):
         compact(host.layout, host.config, FUTURES, units[0].period, store)

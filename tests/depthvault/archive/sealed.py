@@ -52,13 +52,13 @@ def chain(
 
 
 def trade_rows(
-    ids: Sequence[int], instance: str, symbol: str = "BTCUSDT", source: str = "stream"
+    ids: Sequence[int], instance: str, symbol: str = "BTCUSDT", source: str = "stream", base: Period = HOUR
 ) -> list[dict[str, object]]:
     return [
         {
-            "received_time": HOUR.start + timedelta(seconds=number % 3600, milliseconds=5),
-            "event_time": HOUR.start + timedelta(seconds=number % 3600), "symbol": symbol, "instance": instance,
-            "source": source, "transaction_time": HOUR.start + timedelta(seconds=number % 3600),
+            "received_time": base.start + timedelta(seconds=number % 3600, milliseconds=5),
+            "event_time": base.start + timedelta(seconds=number % 3600), "symbol": symbol, "instance": instance,
+            "source": source, "transaction_time": base.start + timedelta(seconds=number % 3600),
             "agg_trade_id": number, "first_trade_id": number, "last_trade_id": number, "price": 100.0,
             "quantity": 0.5, "is_buyer_maker": bool(number % 2),
         }
