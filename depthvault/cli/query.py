@@ -65,8 +65,13 @@ def register(app: typer.Typer) -> None:
         config: ConfigFile = None,
         data_dir: DataDir = None,
     ) -> None:
-        """List every break of a sequence, newest first, with its ids, times, cause and status."""
-        where = _where(exchange=exchange, symbol=symbol)
+        """List every break of a sequence, newest first, with its ids, times, cause and status.
+
+        Holes in streams of the whole market bear no symbol, and are listed for each.
+        """
+        where = _where(exchange=exchange)
+        if symbol is not None:  # what nobody heard of the whole market, nobody heard of this symbol
+            where += f" AND ({_where(symbol=symbol)} OR symbol = '')"
         if not everything:
             where += " AND status NOT IN ('bridged', 'refilled')"
         _ask(  # the values are quoted by _where

@@ -6,7 +6,9 @@ from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
+from depthvault.cli import app
 from depthvault.errors import ArchiveError
 from depthvault.query import Vault
 from depthvault.query.catalog import TABLES, Catalog, columns, planner
@@ -167,6 +169,21 @@ def test_quality_tables_are_views_too(vault: Vault, recording: Recording) -> Non
     }  # fmt: skip
     recording.archive(HOUR_10, "trade", trades(0, HOUR_10, 5), [], quality={"gaps": [gap]})
     assert vault.sql("SELECT channel, last_id, first_id, status FROM gaps").fetchall() == [("trade", 4, 9, "open")]
+
+
+@pytest.mark.usefixtures("no_secrets")
+def test_the_gaps_of_a_symbol_are_also_those_of_the_whole_market(recording: Recording) -> None:
+    gap = {
+        "exchange": "binance_futures", "channel": "liquidation", "period": HOUR_10, "instance": "", "last_id": None,
+        "first_id": None, "start_time": HOUR_10, "end_time": HOUR_10, "cause": "crash", "status": "unprovable",
+        "detail": "{}",
+    }  # fmt: skip
+    gaps = [gap | {"symbol": symbol} for symbol in ("BTCUSDT", "ETHUSDT", "")]
+    recording.archive(HOUR_10, "trade", trades(0, HOUR_10, 5), [], quality={"gaps": gaps})
+    done = CliRunner().invoke(app, ["gaps", "--symbol", "ETHUSDT", "--data-dir", str(recording.layout.root)])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("liquidation") == 2
+    assert "BTCUSDT" not in done.output
 
 
 def test_files_of_an_earlier_schema_give_null_for_what_they_lack(vault: Vault, recording: Recording) -> None:
