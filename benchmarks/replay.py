@@ -138,7 +138,7 @@ def kernels(rows: pa.Table) -> None:
 def levels_read(path: Path) -> None:
     """Prices and sizes out of Parquet, as fast as it gives them, and nothing else."""
     with pq.ParquetFile(path) as file:
-        for _ in file.iter_batches(4096, columns=list(LEVEL_COLUMNS), use_threads=False):
+        for _ in file.iter_batches(16_384, columns=list(LEVEL_COLUMNS), use_threads=False):
             pass
 
 

@@ -23,9 +23,7 @@ from depthvault.query.catalog import Catalog
 from depthvault.query.pruning import Scan
 from depthvault.schemas import CHANNELS
 
-_BATCH_ROWS = 65_536
-_BATCH_ROWS_OF_LISTS = 4096
-"""Prices and sizes of so many events stay in the cache until they have been used."""
+_BATCH_ROWS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +146,7 @@ def _micros(value: object) -> int:
 def _batches(part: _Part, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(part.path, metadata=part.metadata) as file:
         names = list(dict.fromkeys(columns))
-        lists = any(pa.types.is_list(file.schema_arrow.field(name).type) for name in names)
-        rows = _BATCH_ROWS_OF_LISTS if lists else _BATCH_ROWS
-        yield from file.iter_batches(rows, row_groups=part.groups, columns=names, use_threads=False)
+        yield from file.iter_batches(_BATCH_ROWS, row_groups=part.groups, columns=names, use_threads=False)
 
 
 def _deciding(part: _Part, wanted: _Wanted) -> list[str]:
