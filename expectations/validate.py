@@ -12,16 +12,20 @@ import pyarrow.parquet as pq
 
 from depthvault.archive import log
 from depthvault.archive.channel import stage_table
+from depthvault.archive.day import extracted
 from depthvault.archive.encoding import Encoding
 from depthvault.archive.manifest import ArchiveFile, ArchiveState, Entry
+from depthvault.archive.rows import by_symbol
 from depthvault.archive.staging import Compacted, Staging, Unit, Verdict
+from depthvault.archive.stitch import chain_order
 from depthvault.config import Config
+from depthvault.durable import publish, sha256_file
 from depthvault.exchanges import exchange as exchange_named
 from depthvault.exchanges.base import Seed
 from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.polls.rotation import published_cadence
-from depthvault.schemas import QUALITY, completed
+from depthvault.schemas import CHANNELS, QUALITY, completed
 from expectations.candles import AGGREGATIONS, TradeFiles
 from expectations.continuity import Predecessor
 from expectations.examine import Ledger, Subject, examine
@@ -67,12 +71,17 @@ def validate(layout: Layout, config: Config, exchange: str, period: Period) -> J
 def _subject(staging: Staging, layout: Layout, state: ArchiveState, draft: Entry) -> Subject:
     before = state.before(draft.exchange, draft.channel, draft.period)
     file = _file(state, draft, draft.channel)
+    path = _locate(staging, layout, state, draft, draft.channel)
+    rows, sha256, symbols = (file.rows, file.sha256, tuple(file.symbols)) if file else (0, "", ())
+    if path is not None and path == _whole_of(staging, draft.channel):
+        rows, sha256 = pq.read_metadata(path).num_rows, sha256_file(path)
+        symbols = tuple(sorted(pc.unique(pq.read_table(path, columns=["symbol"], partitioning=None)[0]).to_pylist()))
     return Subject(
         draft.channel,
-        _locate(staging, layout, state, draft, draft.channel),
-        rows=file.rows if file else 0,
-        sha256=file.sha256 if file else "",
-        symbols=tuple(file.symbols) if file else (),
+        path,
+        rows=rows,
+        sha256=sha256,
+        symbols=symbols,
         conflicts=draft.counts.conflicts,
         rejected=draft.counts.rejected,
         predecessors={
@@ -95,10 +104,29 @@ def _file(state: ArchiveState, draft: Entry, table: str) -> ArchiveFile | None:
 
 
 def _locate(staging: Staging, layout: Layout, state: ArchiveState, draft: Entry, table: str) -> Path | None:
-    file = _file(state, draft, table)
-    if file is None:
-        return None
-    return staging.path(file.path) if file in draft.add else layout.archived(file.path)
+    file, path = _file(state, draft, table), None
+    if file is not None:
+        path = staging.path(file.path) if file in draft.add else layout.archived(file.path)
+    if table == draft.channel and extracted(staging, table).exists():
+        return _whole(staging, table, path)
+    return path
+
+
+def _whole_of(staging: Staging, channel: str) -> Path:
+    return staging.path(f"fetched/{channel}-whole.parquet")
+
+
+def _whole(staging: Staging, channel: str, fresh: Path | None) -> Path | None:
+    """A period whose day was rolled up, as one file to judge: the rows that the day has of it, and the `fresh` ones."""
+    target, paths = _whole_of(staging, channel), [extracted(staging, channel), *([fresh] if fresh else [])]
+    if target.exists():
+        return target
+    definition = CHANNELS[channel]
+    with publish(target) as temporary, pq.ParquetWriter(temporary, definition.schema, compression="lz4") as writer:
+        for _, rows in by_symbol(paths, definition.schema):
+            ordered = rows.take(pa.array(chain_order(rows, definition)))
+            writer.write_table(ordered.replace_schema_metadata(None).cast(definition.schema))
+    return target if pq.read_metadata(target).num_rows else None
 
 
 def _table(staging: Staging, layout: Layout, state: ArchiveState, compacted: Compacted, table: str) -> pa.Table:

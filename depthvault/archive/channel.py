@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from depthvault import __version__
-from depthvault.archive.day import at_hand, extract
+from depthvault.archive.day import at_hand, extract, extracted
 from depthvault.archive.encoding import ArchiveWriter, Encoding
 from depthvault.archive.manifest import (
     ArchiveFile,
@@ -53,7 +53,7 @@ def compact_channel(work: Work, state: ArchiveState, staging: Staging, encoding:
     key = layout.hour_key(work.exchange, channel.name, period, generation)
     if rolled_up:
         # Its rows stand in files of the day: read them as they are, and write only what they lack.
-        day = staging.path(f"fetched/{channel.name}-day.parquet")
+        day = extracted(staging, channel.name)
         work.in_day = extract(layout, work.store, state, work.exchange, channel, period, day)
         paths.insert(0, day)
     if paths:

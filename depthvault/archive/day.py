@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from depthvault.archive.manifest import ArchiveFile, ArchiveState
+from depthvault.archive.staging import Staging
 from depthvault.archive.store import Store
 from depthvault.durable import make_directories, sha256_file
 from depthvault.errors import CorruptError
@@ -37,6 +38,11 @@ def period_of_rows(table: pa.Table, channel: Channel, layout: Layout) -> Period:
     row = table.slice(0, 1)
     moment = pc.coalesce(*(row.column(name) for name in (*channel.time, "received_time")))[0].as_py()
     return layout.period_of(moment)
+
+
+def extracted(staging: Staging, channel: str) -> Path:
+    """Where the rows that the day's files hold of the staged period lie, when its day was rolled up."""
+    return staging.path(f"fetched/{channel}-day.parquet")
 
 
 def extract(

@@ -13,6 +13,8 @@ import pytest
 from depthvault.archive import log
 from depthvault.archive.compact import compact, ready_units
 from depthvault.archive.publish import publish_with
+from depthvault.archive.rollup import rollup_with
+from depthvault.archive.verify import verify
 from depthvault.period import Period
 from expectations import validate
 from tests.depthvault.archive.sealed import FUTURES, HOUR, Host, Link, trade_rows
@@ -74,6 +76,26 @@ def judged(host: Host, period: Period) -> dict[str, float]:
         for row in rows
         if row["symbol"] == "BTCUSDT" and row["metric"] in ("candles_judged", "candles_undecidable", "candles_waiting")
     }
+
+
+def test_rows_that_come_after_the_roll_up_are_judged_with_those_of_the_day(host: Host) -> None:
+    trades = hour(range(LAST + 1))
+    heard = [row for row in trades if row["agg_trade_id"] not in MISSING]
+    rows = {"agg_trade": heard, "kline": [candle(minute, HOUR) for minute in range(60)]}
+    host.seal("a", rows, links=[Link(streams=STREAMS)])
+    archive(host)
+    rollup_with(host.layout, host.config, None, FUTURES, HOUR.start.date())
+    filled = [row | {"source": "refill", "instance": "rest-h"} for row in trades if row["agg_trade_id"] in MISSING]
+    host.seal("rest-h", {}, period=HOUR.next(), links=[], late={HOUR: {"agg_trade": filled}})
+    assert archive(host)[0] == (HOUR.label, ["agg_trade", "kline"])
+    state = log.load(host.layout)
+    for channel in ("agg_trade", "kline"):
+        entry = state.entry("hour", FUTURES, channel, HOUR.label)
+        assert entry is not None
+        assert (entry.condition, entry.failed, entry.generation) == ("available", [], 2), channel
+    assert judged(host, HOUR) == {"judged": 58.0, "undecidable": 1.0, "waiting": 1.0}
+    assert verify(host.layout, deep=True).findings == []
+    assert compact(host.layout, host.config, FUTURES, HOUR, pending=True).drafts == []
 
 
 def test_refilled_trades_have_the_candles_around_them_judged_anew(host: Host) -> None:
