@@ -23,7 +23,9 @@ Offsets = npt.NDArray[np.int32]
 _FEWEST_SLOTS, _MOST_SLOTS = 1 << 15, 1 << 20
 _DECIMALS = 13
 _ENOUGH = 0.98
+"""What share of the prices that come a ladder should hold."""
 _SEEN, _FEW_SEEN = 1024, 256
+"""How many of them are looked at; when fewer come, the book's own prices are as well."""
 _SMALLEST_TABLE = 1 << 10
 _NEVER = np.empty(0, np.int64)
 _NOWHERE = np.empty(0), np.empty(0), np.empty(0, np.int32)
@@ -182,9 +184,10 @@ class Kernel:
     """
 
     def __init__(self, depth: int = 20) -> None:
-        self._near = max(512, 3 * ladder.RELISTED * depth)
-        self._scratch = np.empty(self._near), np.empty(self._near, np.int64)
-        self._bid, self._ask = (ladder.empty_side(sign, self._near) for sign in (BID, ASK))
+        self._depth = depth
+        near = max(512, 3 * ladder.RELISTED * depth)
+        self._scratch = np.empty(near), np.empty(near, np.int64)
+        self._bid, self._ask = (ladder.empty_side(sign, near) for sign in (BID, ASK))
 
     def clear(self) -> None:
         """Forget all levels, but not where they lay: for another book of the same symbol this is quicker."""
@@ -214,8 +217,11 @@ class Kernel:
         """Apply events from `first` on, and at each of `moments` from `at` on write the book of the events until then.
 
         times: when each event counts, never falling. final: no events follow these, so that all moments are answered.
-        Returns the next event and the next moment.
+        Returns the next event and the next moment. Raises ValueError when `into` has room for more levels than the book
+        was made for.
         """
+        if into.depth > self._depth:
+            raise ValueError(f"a book of depth {self._depth} is asked for {into.depth} levels")
         rows = np.maximum(np.searchsorted(times, moments[at:], "right"), first)
         if not final:  # events that follow may count by the same moment
             rows = rows[: np.searchsorted(rows, times.size)]

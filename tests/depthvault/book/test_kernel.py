@@ -259,3 +259,10 @@ def test_a_cleared_book_is_empty_and_can_be_filled_again() -> None:
     kernel.apply(events, events, 0, 1)
     assert book_of(kernel) == filled
     assert sampled(kernel, 3) == (filled[0][:3], filled[1][:3])
+
+
+def test_a_book_is_not_asked_for_more_levels_than_it_ranks() -> None:
+    kernel = Kernel(3)
+    assert sampled(kernel, 3) == ([], [])
+    with pytest.raises(ValueError, match="depth 3 is asked for 4 levels"):
+        sampled(kernel, 4)
