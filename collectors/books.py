@@ -62,12 +62,13 @@ class Books:
             # Another cadence cuts the same changes into other events: a chain of its own, seeded anew.
             self.drop(stream.symbol)
             book = None
+        grace_ns = round(self.exchange.config.resync_grace.total_seconds() * 1e9)
         if book is None:
-            grace_ns = round(self.exchange.config.resync_grace.total_seconds() * 1e9)
             book = Book(stream.symbol, BookSync(self.exchange.continuity, self.exchange.seed, grace_ns=grace_ns))
             book.wanted_since_ns = self.clock.monotonic_ns()
             self.books[stream.symbol] = book
             self._unseeded.add(stream.symbol)
+        book.sync.grace_ns = grace_ns
         book.stream = stream
         book.rank = rank
         return book.sync

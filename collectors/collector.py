@@ -116,6 +116,8 @@ class Collector:
             part.exchange = self.exchange
         self.feed.set_exchange(self.exchange)
         self.accounts.set_exchange(self.exchange)
+        self.client.set_exchange(self.exchange)
+        self.client.budget.cap = self.exchange.config.weight_cap
         LOG.info("configuration read anew")
         self.listings.refresh.set()
 

@@ -72,7 +72,6 @@ class BookSync:
         "_capacity",
         "_continuity",
         "_event_ms",
-        "_grace_ns",
         "_heads",
         "_in_band",
         "_interrupted",
@@ -82,13 +81,14 @@ class BookSync:
         "events",
         "final",
         "gaps",
+        "grace_ns",
         "seeded",
     )
 
     def __init__(self, continuity: Continuity, seed: Seed, *, grace_ns: int, capacity: int = 4096) -> None:
         self._continuity = continuity
         self._in_band = seed is Seed.IN_BAND
-        self._grace_ns = grace_ns
+        self.grace_ns = grace_ns
         self._capacity = capacity
         self._heads: deque[Head] = deque(maxlen=capacity)  # the chain since it began, while a seed is wanted
         self._pending: list[tuple[int, int, Head]] = []  # beyond an open gap: final id, arrival, event; by id
@@ -120,7 +120,7 @@ class BookSync:
     def deadline_ns(self) -> int | None:
         """When `due` must be called, on the clock of `now_ns`; None while no gap is open."""
         # A gap is known since the first event beyond it arrived.
-        return min(arrived for _, arrived, _ in self._pending) + self._grace_ns if self._pending else None
+        return min(arrived for _, arrived, _ in self._pending) + self.grace_ns if self._pending else None
 
     def receive(self, event: Head, now_ns: int) -> Change | None:
         """Take the next event as it arrives, from whichever connection. None: nothing to tell."""

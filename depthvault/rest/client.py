@@ -54,19 +54,25 @@ class RestClient:
     A request may take `open_timeout` of the exchange's configuration, from connecting to the last byte.
     """
 
+    host: str
+    """The account's name: the address asked, with its path, which tells venues behind one address apart."""
+
     def __init__(self, exchange: Exchange, budget: WeightBudget, *, clock: Clock | None = None) -> None:
+        self.budget = budget
+        self._clock = clock or SystemClock()
+        self._session: aiohttp.ClientSession | None = None
+        self.set_exchange(exchange)
+
+    def set_exchange(self, exchange: Exchange) -> None:
+        """Ask as another configuration says from now on; what is under way ends as it began."""
         self._exchange = exchange
         self._base = exchange.config.rest_url.rstrip("/")
         parts = urlsplit(self._base)
-        self.host = parts.netloc + parts.path  # the account's name; a path tells venues behind one address apart
-        self.budget = budget
+        self.host = parts.netloc + parts.path
         self._timeout = aiohttp.ClientTimeout(total=exchange.config.open_timeout.total_seconds())
-        self._clock = clock or SystemClock()
-        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            timeout=self._timeout,
             headers={"User-Agent": f"depthvault/{__version__}"},
             connector=aiohttp.TCPConnector(limit=16),
         )
@@ -117,7 +123,7 @@ class RestClient:
         used: int | None = None
         sent_wall, sent = self._clock.wall_ns(), self._clock.monotonic_ns()
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
+            async with self._session.get(url, allow_redirects=False, timeout=self._timeout) as response:
                 body = await response.read()
                 received_wall, received = self._clock.wall_ns(), self._clock.monotonic_ns()
                 header = response.headers.get(USED_WEIGHT_HEADER, "")

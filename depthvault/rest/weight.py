@@ -82,7 +82,7 @@ class WeightBudget:
 
     def __init__(self, path: Path, *, cap: float = 0.8, clock: Clock | None = None) -> None:
         self._path = path
-        self._cap = cap
+        self.cap = cap
         self._clock = clock or SystemClock()
         make_directories(path.parent)
         with self._open() as database:
@@ -124,7 +124,7 @@ class WeightBudget:
             if ban is not None and ban[0] > now:
                 return Grant(False, host, minute, weight, (ban[0] - now) / 1e9, ban[1], ban[0])
             used = self._used(database, host, minute)
-            most = limit * self._cap * _SHARE[priority]
+            most = limit * self.cap * _SHARE[priority]
             if used and used + weight > most:
                 return Grant(False, host, minute, weight, rest)
             turning = minute * MINUTE_NS + TURN_NS - now

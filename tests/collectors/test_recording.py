@@ -287,6 +287,23 @@ async def test_another_address_is_taken_over_with_overlap(tmp_path: Path) -> Non
             assert missing_and_doubled(frames(rows, stream), truth_of(sim, venue, stream))[0] == []
 
 
+async def test_what_concerns_rest_and_graces_is_taken_over_too(tmp_path: Path) -> None:
+    venue, data = "binance_spot", tmp_path / "data"
+    async with running(simulated(tmp_path)) as sim:
+        before = configuration(sim, venue, data, resync_grace="1h")
+        elsewhere = sim.rest_url(venue).replace("127.0.0.1", "localhost")
+        after = configuration(sim, venue, data, rest_url=elsewhere, weight_cap=0.5, resync_grace="100ms")
+        async with collecting(before, venue, reload=lambda: after) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 3, "all books are live")
+            budget = collector.client.budget
+            collector.reload()
+            await until(lambda: budget.usage(elsewhere.removeprefix("http://")).used, "the new address is asked")
+            assert budget.cap == 0.5
+            resyncs = collector.recorder.counters.resyncs
+            sim.control.fault(venue, "drop", stream="btcusdt@depth@100ms")
+            await until(lambda: collector.recorder.counters.resyncs > resyncs, "the grace of an hour is over soon")
+
+
 async def test_symbol_that_is_not_listed_is_declared(tmp_path: Path) -> None:
     venue = "binance_spot"
     async with running(simulated(tmp_path)) as sim:
