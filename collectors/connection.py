@@ -301,12 +301,21 @@ class Connection:
             return Ending(error.sent.code, error.sent.reason, "us")
         return Ending(1006, "no close frame", "network")
 
+    def _wait_for(self, now: float) -> float:
+        """Seconds until the next message may be sent."""
+        try:
+            return self._bucket.take(now)
+        except OSError as error:  # the host's common bucket is a file: without it each connection keeps to the rate
+            LOG.warning("connection %d paces itself: %s", self.number, error)
+            self._bucket = TokenBucket(self._exchange.pacing.per_second, self._exchange.pacing.burst)
+            return self._bucket.take(now)
+
     async def _send_loop(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             while True:
                 message = await self._outbox.get()
-                if wait := self._bucket.take(loop.time()):
+                if wait := self._wait_for(loop.time()):
                     await asyncio.sleep(wait)
                 self._recorder.journal.append(Kind.SENT.value, self.number, "", message.body)
                 await self._socket.send(message.body, text=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,19 @@ async def test_fewer_markets_on_a_connection_are_taken_over_without_a_hole(tmp_p
         rows = journal_rows(tmp_path / "data", VENUE)
         for stream in collector.recorder.states:
             assert missing(sim, rows, stream) == [], stream
+
+
+async def test_a_connection_paces_itself_where_the_common_bucket_cannot_be_had(tmp_path: Path) -> None:
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS)
+        async with collecting(config, VENUE) as collector, ticking(sim):
+            await until(lambda: collector.books.states()["live"] == 4, "all books are live")
+            shutil.rmtree(collector.layout.run / "pacing")
+            collector.feed.slots[0].request_roll("age")
+            await until(lambda: collector.recorder.counters.rolls == 1, "the connection is replaced", timeout=30)
+            assert collector.books.states()["live"] == 4
+        (roll,) = events(journal_rows(tmp_path / "data", VENUE), "roll")
+        assert roll["unseen"] == []
 
 
 async def test_a_subscription_that_is_taken_and_says_nothing_is_made_anew(
