@@ -122,7 +122,7 @@ def _judged(work: Work, symbol: str, rows: pa.Table) -> Listening:
     if work.channel.continuity in PROVED_BY_IDS:
         return work.listening
     by = unheard(rows, work.channel)
-    if any((work.channel.name, "") in session.subscriptions for session in work.listening.sessions):
+    if any(session.subscribed(work.channel.name, "") for session in work.listening.sessions):
         for writer in {session.writer for session in work.listening.sessions}:
             work.unheard.setdefault(writer, []).append(by(writer))
     return work.listening.judged(work.channel, symbol, by)

@@ -60,8 +60,9 @@ class Session:
 
     def subscribed(self, channel: str, symbol: str) -> bool:
         """Whether the stream was subscribed on this connection, heard or not."""
-        names = self.subscriptions
-        return (channel, symbol) in names or (channel, "") in names
+        return any(
+            (channel, symbol) in spans or (channel, "") in spans for spans in (self.streams, self.doubts, self.silences)
+        )
 
     def listened(self, channel: str, symbol: str) -> list[Span]:
         """When the stream was listened to on this connection, for all that is known."""
