@@ -47,6 +47,7 @@ START = "start"
 STOP = "stop"
 SUBSCRIBE = "subscribe"
 STALE = "stale"
+ROLL = "roll"
 DROPPED = "gap"
 """The event that declares rows which no memory was left for; its body has `"reason": "memory_limit"`."""
 

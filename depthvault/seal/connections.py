@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from depthvault.journal import Kind, Row, parse_body
-from depthvault.journal.rows import DROPPED, STALE, STOP, SUBSCRIBE
+from depthvault.journal.rows import DROPPED, ROLL, STALE, STOP, SUBSCRIBE
 from depthvault.seal.receipts import Connection, DroppedRows, StreamSpan
 from depthvault.seal.spans import Window
 
@@ -48,6 +48,7 @@ class _Open:
     closed_ns: int | None = None
     cause: str | None = None
     last_ns: int = 0
+    renewed: bool = False  # rolled because a stream on it was silent
     spans: list[StreamSpan] = field(default_factory=list)
     active: dict[str, _Subscription] = field(default_factory=dict)
     waiting: set[str] = field(default_factory=set)  # subscribed, and not heard yet
@@ -65,7 +66,7 @@ class _Open:
             self.spans.append(one.span(stream, max(one.since_ns, one.heard_ns or 0, until_ns)))
 
     def lost(self) -> None:
-        """The connection was not closed in order: what it carried was heard until its last frame at most."""
+        """The connection may have been dead when it ended: what it carried was heard until its last frame at most."""
         if self.closed_ns is not None and self.last_ns and self.closed_ns - self.last_ns > _DEAD_NS:
             for stream in list(self.active):
                 self.end(stream, self.last_ns)
@@ -152,6 +153,8 @@ class ConnectionFold:
                 self._subscribed(row)
             case Kind.EVENT if row.stream == STALE:
                 self._stale(row)
+            case Kind.EVENT if row.stream == ROLL:
+                self._rolled(row)
             case Kind.EVENT if row.stream == STOP:
                 self.stopped = True
                 reason = parse_body(row.body).get("reason")
@@ -220,6 +223,11 @@ class ConnectionFold:
                     self._silent.add(name)
                     one.subscribe(name, row.wall_ns, silent=True)
 
+    def _rolled(self, row: Row) -> None:
+        body = parse_body(row.body)
+        if body.get("reason") == STALE and (one := self._connections.get(int(body.get("from", 0)))) is not None:
+            one.renewed = True
+
     def _dropped(self, row: Row) -> None:
         body = parse_body(row.body)
         if body.get("reason") != "memory_limit":
@@ -238,7 +246,8 @@ class ConnectionFold:
     def _end(self, connection: int, now: int, cause: str) -> None:
         if (one := self._connections.pop(connection, None)) is not None:
             one.closed_ns, one.cause = now, cause
-            if cause == "closed":
+            # A connection that is closed in order may well have had nothing to say.
+            if cause in ("closed", "crash") or one.renewed:
                 one.lost()
             self._gone.append(one)
 

@@ -131,6 +131,31 @@ def test_a_connection_that_died_was_heard_until_its_last_frame(tape: Tape, close
     assert spans(tape.seal()) == [span("12:10:00", until, "12:10:02")]
 
 
+@pytest.mark.parametrize(("reason", "until"), [("age", None), ("stale", "12:10:04")])
+def test_a_connection_that_is_renewed_for_its_silence_may_have_been_dead(
+    tape: Tape, reason: str, until: str | None
+) -> None:
+    with tape.begin("12:10:00") as writer:
+        writer.append("opened", 1, "/stream", opened_body([STREAM]), at("12:10:00"))
+        put_trades(writer, (1, "12:10:02", "12:10:02"), (2, "12:10:04", "12:10:04"))
+        writer.append("opened", 2, "/stream", opened_body([STREAM]), at("12:10:49"))
+        writer.append("event", 2, "roll", json_body(**{"reason": reason, "from": 1, "to": 2}), at("12:10:50"))
+        writer.append("closed", 1, "", closed_body(1000, "roll", "roll"), at("12:10:51"))
+        tape.clock.wall = at("12:20:00")
+    assert spans(tape.seal()) == [span("12:10:00", until, "12:10:02")]
+
+
+def test_who_was_killed_on_a_dead_connection_heard_its_last_frame_last(tape: Tape) -> None:
+    writer = tape.begin("12:10:00")
+    writer.append("opened", 1, "/stream", opened_body([STREAM]), at("12:10:00"))
+    writer.append("opened", 2, "/stream", opened_body(["ethusdt@trade"]), at("12:10:00"))
+    put_trades(writer, (1, "12:10:02", "12:10:02"), (2, "12:10:04", "12:10:04"))
+    writer.append("frame", 2, "ethusdt@trade", ticker(1), at("12:10:50"))
+    writer.flush()
+    writer._file.release()  # what the end of a process does to its locks
+    assert spans(tape.seal()) == [span("12:10:00", "12:10:04", "12:10:02")]
+
+
 def test_a_new_file_remembers_what_was_not_heard_in_the_one_before(tape: Tape) -> None:
     names = [STREAM, "ethusdt@trade", "solusdt@trade"]
     writer = tape.begin("12:59:00")
