@@ -20,6 +20,7 @@ from collectors.trial.stage import Recorded
 FLUSH_SECONDS = 0.25
 LATE_SECONDS = 0.5
 """What SIGKILL may cost beyond the flush interval: the machine of a trial is busy, and a flush takes time itself."""
+KILL_SECONDS = FLUSH_SECONDS + LATE_SECONDS
 
 
 @dataclass(slots=True)
@@ -45,16 +46,18 @@ class Verdict:
 
     def kill_losses(self) -> list[float]:
         """Seconds of frames that each SIGKILL cost: from the last row in the journal of the one that was killed to the
-        last event that its partner received before the signal (without a partner: to the signal). One whose connection
-        had died under it, unnoticed as yet, says nothing."""
+        last event that its partner received before the signal (without a partner: to the signal). Where it had a dead
+        connection, unnoticed as yet, a long time says nothing."""
         found = []
         for stroke in self.recorded.strokes:
             journals = self.judged[stroke.exchange].held
             last = journals.last_ns.get((stroke.writer, stroke.journal))
             if stroke.signal == "SIGKILL" and last:
                 until = journals.last_receipt(stroke.writer, stroke.time_ns) or stroke.time_ns
-                if not self.judged[stroke.exchange].deliveries.went_dead(last // 1000, until // 1000):
-                    found.append(max(0.0, (until - last) / 1e9))
+                loss = max(0.0, (until - last) / 1e9)
+                dead = self.judged[stroke.exchange].deliveries.went_dead(last // 1000, until // 1000)
+                if loss <= KILL_SECONDS or not dead:
+                    found.append(loss)
         return found
 
     def problems(self) -> list[str]:
@@ -84,7 +87,7 @@ class Verdict:
                     f"{cost.uncertainty / 2**20:.2f} MB a minute from {cost.rss_start / 2**20:.0f} MB"
                 )
         worst = max(self.kill_losses(), default=0.0)
-        if worst > FLUSH_SECONDS + LATE_SECONDS:
+        if worst > KILL_SECONDS:
             found.append(f"a SIGKILL cost {worst:.2f} s of frames, more than the flush interval allows")
         return found
 

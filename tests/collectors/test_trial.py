@@ -227,7 +227,7 @@ def test_memory_that_grows_steadily_is_not_flat(grows: float, flat: bool) -> Non
     assert short.is_flat is None, "too short to say"
 
 
-@pytest.mark.parametrize(("dead_ms", "losses"), [([], [10.0]), ([500_000], [10.0]), ([1_000_500], [])])
+@pytest.mark.parametrize(("dead_ms", "losses"), [([], [10.0]), ([900_000], [10.0]), ([970_000], []), ([1_000_500], [])])
 def test_a_kill_on_a_connection_that_was_dead_already_tells_nothing_of_the_flush(
     dead_ms: list[int], losses: list[float]
 ) -> None:
