@@ -157,6 +157,7 @@ class Connection:
         self.awaiting: set[str] = set()
         self._asked_ns: dict[str, int] = {}
         self.subscribed: dict[str, Stream] = {}
+        self._carried: set[str] = set()  # those of which the venue was told: asking takes a while where it is paced
         self.unanswered: dict[int, Message] = {}
         self.ending: Ending | None = None
         self._socket = socket
@@ -229,7 +230,10 @@ class Connection:
 
     def _sent(self, message: Message) -> None:
         self._event(subscribed_body(message.names, active=message.active))
-        if message.active:
+        if not message.active:
+            self._carried.difference_update(message.names)
+        else:
+            self._carried.update(message.names)
             now = self._clock.monotonic_ns()
             for name in message.names:
                 self._asked_ns[name] = now
@@ -241,9 +245,9 @@ class Connection:
 
     def repeat_opened(self) -> None:
         """Say again, in a new journal file, that this connection is open and what it carries."""
-        states = [state for name in self.subscribed if (state := self._recorder.states.get(name)) is not None]
+        states = [state for name in self._carried if (state := self._recorder.states.get(name)) is not None]
         body = opened_body(
-            self.subscribed,
+            self._carried,
             continues=True,
             unheard=[state.stream.name for state in states if not state.subscribed_ns or not state.since_subscribe],
             silent=[state.stream.name for state in states if state.stage],

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from collectors import watchdog
+from depthvault.journal import parse_body
 from simulator.testing import Running, running
 from tests.collectors.session import (
     caught_up,
@@ -247,3 +248,21 @@ async def test_listing_and_delisting_are_followed_without_a_restart(tmp_path: Pa
     messages = books(journal_rows(tmp_path / "data", VENUE), f"order_book:{market}")
     assert messages[0]["type"] == "subscribed/order_book"
     assert breaks(messages) == 0
+
+
+async def test_a_new_file_does_not_say_of_streams_that_they_are_subscribed_before_they_were_asked_for(
+    tmp_path: Path,
+) -> None:
+    """Asking for hundreds of streams takes long; an hour that turns meanwhile must not count those as listened to."""
+    async with running(simulated(tmp_path, symbols=30)) as sim:
+        config = configuration(sim, VENUE, tmp_path / "data", channels=CHANNELS)
+        async with collecting(config, VENUE) as collector, ticking(sim):
+            await until(lambda: collector.recorder.counters.frames > 0, "the first streams are asked for")
+            (connection,) = collector.feed.slots[0].connections
+            connection.repeat_opened()
+        rows = journal_rows(tmp_path / "data", VENUE)
+        places = [number for number, row in enumerate(rows) if row.kind == "opened"]
+        before = [row for row in rows[: places[1]] if row.stream == "subscribe"]
+        asked = [name for row in before for name in parse_body(row.body)["streams"]]
+        assert sorted(asked) == parse_body(rows[places[1]].body)["streams"]
+        assert len(asked) < len(collector.recorder.states)
