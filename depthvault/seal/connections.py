@@ -67,9 +67,10 @@ class _Open:
 
     def lost(self) -> None:
         """The connection may have been dead when it ended: what it carried was heard until its last frame at most."""
-        if self.closed_ns is not None and self.last_ns and self.closed_ns - self.last_ns > _DEAD_NS:
+        last = self.last_ns or (self.opened_ns if self.continues else 0)
+        if self.closed_ns is not None and last and self.closed_ns - last > _DEAD_NS:
             for stream in list(self.active):
-                self.end(stream, self.last_ns)
+                self.end(stream, last)
 
     def all_spans(self) -> list[StreamSpan]:
         still = [one.span(stream, None) for stream, one in self.active.items()]
@@ -90,6 +91,8 @@ class ConnectionFold:
         self._gone: list[_Open] = []
         self._silent: set[str] = set()
         self._last_ns = 0
+        self._lost: dict[int, _Open] = {}  # connections that may have been dead when they ended
+        self._fell_silent: dict[tuple[int, str], int] = {}  # streams silent since before this file began: since when
         self.stopped = False
         self.dropped: list[DroppedRows] = []
 
@@ -168,6 +171,24 @@ class ConnectionFold:
         """The journal ends here without a stop row, and its writer is gone."""
         self._end_all(self._last_ns, "crash")
 
+    def goes_on_in(self, following: ConnectionFold) -> None:
+        """Take in what the writer's next file tells of connections that were open when this one ended: that they, or
+        streams on them, had been silent since before."""
+        for one in self._gone:
+            if one.cause != "rotate" or one.closed_ns is None:
+                continue
+            for stream in list(one.active):
+                last = following._fell_silent.get((one.connection, stream))
+                if last is not None and last < one.closed_ns:
+                    one.end(stream, last)
+            after = following._lost.get(one.connection)
+            if after is None or after.last_ns or after.closed_ns is None or not one.last_ns:
+                continue
+            if after.closed_ns - one.last_ns > _DEAD_NS:
+                for each, end in ((one, one.last_ns), (after, after.opened_ns)):
+                    for stream in list(each.active):
+                        each.end(stream, end)
+
     def connections(self) -> list[Connection]:
         """Those that were open at any moment of the period, by time of opening."""
         period = self._window.period
@@ -219,6 +240,8 @@ class ConnectionFold:
         for one in self._connections.values():
             for name in [stream] if stream != "*" else list(one.active) if one.connection == row.connection else []:
                 if name in one.active:
+                    if one.continues and last < one.opened_ns:
+                        self._fell_silent[one.connection, name] = last
                     one.end(name, last)
                     self._silent.add(name)
                     one.subscribe(name, row.wall_ns, silent=True)
@@ -249,6 +272,7 @@ class ConnectionFold:
             # A connection that is closed in order may well have had nothing to say.
             if cause in ("closed", "crash") or one.renewed:
                 one.lost()
+                self._lost[connection] = one
             self._gone.append(one)
 
     def _end_all(self, now: int, cause: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import google_crc32c
@@ -39,6 +40,7 @@ def read_window(
 
     inputs: for each journal where the first record with a row in the window begins, and where the last one ends.
     """
+    folds: list[ConnectionFold] = []
     for path, (first, stop) in sorted(inputs.items(), key=lambda one: one[0].name):
         name = path.relative_to(root).as_posix()
         fold = ConnectionFold(name, window, decoder.speaks)
@@ -46,6 +48,10 @@ def read_window(
         with open_source(path) as source:
             yield from _read_one(path, name, source, first, stop, window, decoder, fold, reading)
         yield from decoder.end_journal()
+        folds.append(fold)
+    for fold, following in pairwise(folds):
+        fold.goes_on_in(following)
+    for fold in folds:
         reading.connections += fold.connections()
         reading.dropped += fold.dropped
 

@@ -190,3 +190,37 @@ def test_the_hour_after_reads_the_beginning_of_a_journal_for_who_was_heard(tape:
     tape.seal()
     (link,) = tape.seal(HOUR.next()).connections
     assert link.streams == [span("12:10:00", None, "12:10:04")]
+
+
+@pytest.mark.parametrize("how", ["watchdog", "ping", "ping at once"])
+def test_what_was_dead_when_the_hour_turned_is_known_from_the_next_file(tape: Tape, how: str) -> None:
+    writer = tape.begin("12:59:00")
+    writer.append("opened", 1, "/stream", opened_body([STREAM]), at("12:59:00"))
+    put_trades(writer, (1, "12:59:30", "12:59:30"), (2, "12:59:40", "12:59:40"))
+    tape.clock.wall = at("13:00:00")
+    assert writer.rotate_if_due()
+    writer.append("opened", 1, "/stream", opened_body([STREAM], continues=True))
+    if how == "watchdog":
+        writer.append("event", 1, "stale", stale("renew", 25.0, "*"), at("13:00:05"))
+    else:
+        died = at("13:00:20") if how == "ping" else at("13:00:01")
+        writer.append("closed", 1, "", closed_body(1011, "keepalive ping timeout", "us"), died)
+    tape.clock.wall = at("13:20:00")
+    writer.close("sigterm")
+    assert spans(tape.seal()) == [span("12:59:00", "12:59:40", "12:59:30")]
+    after = next(link for link in tape.seal(HOUR.next()).connections if link.continues).streams
+    assert after[0] == span("13:00:00", "13:00:00", "13:00:00")
+
+
+def test_what_goes_on_in_the_next_file_was_heard_to_the_end_of_its_own(tape: Tape) -> None:
+    writer = tape.begin("12:59:00")
+    writer.append("opened", 1, "/stream", opened_body([STREAM]), at("12:59:00"))
+    put_trades(writer, (1, "12:59:30", "12:59:30"))
+    tape.clock.wall = at("13:00:00")
+    assert writer.rotate_if_due()
+    writer.append("opened", 1, "/stream", opened_body([STREAM], continues=True))
+    put_trades(writer, (2, "13:00:10", "13:00:10"))
+    writer.append("closed", 1, "", closed_body(1006, "", "network"), at("13:00:11"))
+    tape.clock.wall = at("13:20:00")
+    writer.close("sigterm")
+    assert spans(tape.seal()) == [span("12:59:00", None, "12:59:30")]
