@@ -112,7 +112,8 @@ class Plan:
         return {
             "data_dir": str(data_dir),
             "exchanges": exchanges,
-            "archive": {"period": f"{self.period // timedelta(minutes=1)}m", "seal_grace": "5s"},
+            # Long enough for the next file to tell of a connection that was dead when the period turned.
+            "archive": {"period": f"{self.period // timedelta(minutes=1)}m", "seal_grace": "45s"},
             "platform": {"metrics_port": 0},
             "journal": {"min_free": 0},
         }
