@@ -201,10 +201,11 @@ def holes_ending_in(spans: Sequence[Span], window: Span, last_seen_ns: int | Non
     """Spans between sessions in which nobody listened, and that end inside `window`.
 
     last_seen_ns: receipt of the last event known from before, for a hole that began before the first span; without
-    it the first session is a start-up and no hole.
+    it the first session is a start-up and no hole. Later than that it says nothing: an event of the period before may
+    be told again by the answer to a subscription.
     """
     holes = []
-    end = last_seen_ns
+    end = last_seen_ns if last_seen_ns is not None and spans and last_seen_ns <= spans[0].start else None
     for span in spans:
         if end is not None and span.start > end and window.start <= span.start < window.end:
             holes.append(Span(end, span.start))
