@@ -247,13 +247,15 @@ def replay(
             break
         # Up to here every open stream is known to the end.
         horizon = min(int(source.batch.released[-1]) for source in open_sources if source.batch is not None)
-        for event, gap in _merged(open_sources, horizon):
-            while notice is not None and notice.received <= event.received:
+        held, places = _merged(open_sources, horizon)
+        for moment, number, row in places:
+            while notice is not None and notice.received <= moment:
                 yield notice
                 notice = next(notices, None)
-            if gap is not None:
-                yield gap
-            yield event
+            stream, batch, gaps = held[number]
+            if gaps and row in gaps:
+                yield gaps[row]
+            yield Event(stream, moment, batch, row)
         for source in open_sources:
             if source.batch is not None and source.row == source.batch.released.size:
                 source.advance()
@@ -262,8 +264,11 @@ def replay(
         notice = next(notices, None)
 
 
-def _merged(sources: Sequence[_Source], horizon: int) -> Iterator[tuple[Event, Gap | None]]:
-    """The rows of `sources` released by `horizon`, merged."""
+_Held = list[tuple[Stream, Rows, dict[int, Gap]]]
+
+
+def _merged(sources: Sequence[_Source], horizon: int) -> tuple[_Held, Iterator[tuple[int, int, int]]]:
+    """The rows of `sources` released by `horizon`, merged: when, the number of what holds it, and its row there."""
     ends = []
     for source in sources:
         assert source.batch is not None
@@ -273,10 +278,7 @@ def _merged(sources: Sequence[_Source], horizon: int) -> Iterator[tuple[Event, G
     numbers = np.repeat(np.arange(len(parts)), [high - low for _, low, high in parts])
     rows = np.concatenate([np.arange(low, high) for _, low, high in parts])
     order = np.argsort(times, kind="stable")
-    held = [(source.stream, source.batch, source.gaps) for source, _, _ in parts]
+    held = [(source.stream, source.batch, source.gaps) for source, _, _ in parts if source.batch is not None]
     for source, end in zip(sources, ends, strict=True):
         source.row = max(source.row, end)
-    for moment, number, row in zip(times[order].tolist(), numbers[order].tolist(), rows[order].tolist(), strict=True):
-        stream, batch, gaps = held[number]
-        assert batch is not None
-        yield Event(stream, moment, batch, row), gaps.get(row)
+    return held, zip(times[order].tolist(), numbers[order].tolist(), rows[order].tolist(), strict=True)

@@ -181,6 +181,8 @@ async def test_two_instances_are_followed_as_one(tmp_path: Path) -> None:
                 async with collecting(config, venue, instance="a") as first:
                     for collector in (first, second):
                         await until(lambda one=collector: one.books.states()["live"] == 3, "all books are live")  # type: ignore[misc]
+                    # New writers are looked for four times a second: before that nobody is waited for.
+                    await until(lambda: found.notices().count("start") == 2, "both are followed")
                     for connection in (1, 2):
                         lost = (first.recorder.counters.gaps, second.recorder.counters.gaps)
                         sim.control.fault(venue, "drop", stream="btcusdt@depth@100ms", connection=connection)
