@@ -158,6 +158,8 @@ class Connection:
         self._asked_ns: dict[str, int] = {}
         self.subscribed: dict[str, Stream] = {}
         self._carried: set[str] = set()  # those of which the venue was told: asking takes a while where it is paced
+        self.unheard: set[str] = set()
+        """Those of them that have not spoken since, on this connection: during a roll another one carries them too."""
         self.unanswered: dict[int, Message] = {}
         self.ending: Ending | None = None
         self._socket = socket
@@ -232,8 +234,10 @@ class Connection:
         self._event(subscribed_body(message.names, active=message.active))
         if not message.active:
             self._carried.difference_update(message.names)
+            self.unheard.difference_update(message.names)
         else:
             self._carried.update(message.names)
+            self.unheard.update(message.names)
             now = self._clock.monotonic_ns()
             for name in message.names:
                 self._asked_ns[name] = now
@@ -249,7 +253,7 @@ class Connection:
         body = opened_body(
             self._carried,
             continues=True,
-            unheard=[state.stream.name for state in states if not state.subscribed_ns or not state.since_subscribe],
+            unheard=self.unheard,
             silent=[state.stream.name for state in states if state.stage],
         )
         self._recorder.journal.append(Kind.OPENED.value, self.number, self.path, body)

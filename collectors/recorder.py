@@ -35,6 +35,7 @@ class Receiving(Protocol):
     number: int
     last_ns: int
     awaiting: set[str]
+    unheard: set[str]
 
     def control(self, frame: Frame) -> None:
         """Take note of an answer to something that was sent, of a shutdown notice or of a ping."""
@@ -109,6 +110,8 @@ class Recorder:
         state.since_subscribe += 1
         if connection.awaiting:
             connection.awaiting.discard(stream)
+        if connection.unheard:
+            connection.unheard.discard(stream)
         sync = state.sync
         if sync is None:
             if state.notice:

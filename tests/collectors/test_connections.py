@@ -20,6 +20,7 @@ from collectors.collector import Collector
 from collectors.connection import Socket
 from depthvault.errors import ReconnectsExhaustedError, RestrictedError
 from depthvault.exchanges.binance_spot import BinanceSpot
+from depthvault.journal import parse_body
 from depthvault.rest.client import RestClient
 from depthvault.rest.weight import WeightBudget
 from simulator.testing import running
@@ -438,3 +439,25 @@ def test_a_flood_on_one_connection_leaves_the_others_their_turn() -> None:
     taken = uvloop.run(receive())
     most = max(Counter(taken).values()) * len(message)
     assert most < 2 << 20, f"{most} bytes were taken in one turn of the loop"
+
+
+async def test_a_new_file_tells_of_each_connection_what_it_has_not_heard(tmp_path: Path) -> None:
+    """While two connections carry a stream, what one of them hears says nothing of the other."""
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, "binance_spot", tmp_path / "data")
+        async with collecting(config, "binance_spot") as collector:
+            async with ticking(sim):
+                await until(
+                    lambda: all(state.since_subscribe for state in collector.recorder.states.values()),
+                    "each stream delivers",
+                )
+            (slot,) = collector.feed.slots
+            (old,) = slot.connections
+            slot.request_roll("test")  # nothing ticks: the new connection is subscribed and hears nothing
+            await until(lambda: len(slot.connections) == 2 and not slot.connections[1].unanswered, "both carry all")
+            collector._repeat_opened()
+        rows = journal_rows(tmp_path / "data", "binance_spot")
+        opened = [(row.connection, parse_body(row.body)) for row in rows if row.kind == "opened"]
+        bodies = {number: body for number, body in opened if body["continues"]}
+        assert bodies[old.number].get("unheard") is None
+        assert bodies[old.number + 1]["unheard"] == bodies[old.number]["streams"] != []
