@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,7 @@ from depthvault.alerts import Alert, Grouper, Message, Sender, Spool, SpoolReade
 from depthvault.alerts.senders import SendError
 from depthvault.clock import ManualClock
 from depthvault.config import environment_config
+from tests.serving import serving
 
 
 class Flaky(Sender):
@@ -99,12 +99,8 @@ class Watcher(ThreadingHTTPServer):
 @pytest.fixture
 def watcher() -> Iterator[Watcher]:
     server = Watcher()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 def beating(folder: Path, watcher: Watcher, clock: ManualClock) -> Listener:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +19,7 @@ from depthvault.alerts.senders import SendError
 from depthvault.cli import app
 from depthvault.config import AlertsConfig, Secrets
 from depthvault.errors import ConfigError
+from tests.serving import serving
 
 SECOND = 10**9
 
@@ -56,12 +56,8 @@ class Telegram(ThreadingHTTPServer):
 @pytest.fixture
 def telegram() -> Iterator[Telegram]:
     server = Telegram()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(server):
+        yield server
 
 
 class Mailbox:
