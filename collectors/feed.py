@@ -34,6 +34,7 @@ class Feed:
         self._tasks: dict[Slot, asyncio.Task[None]] = {}
         self._places: dict[str, Slot] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._successions: set[asyncio.Task[None]] = set()
         self._leaving: dict[str, Slot] = {}  # replaced streams, and where they go on until their successors speak
         self._moving: dict[Slot, set[str]] = {}  # streams that go on here until they are heard in their new place
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -75,7 +76,7 @@ class Feed:
             for stream in replaced:
                 self._leaving[stream.name] = slot
                 names = successors[stream.channel, stream.symbol]
-                self._in_background(self._succession(stream, names), f"succession-{stream.name}")
+                _keep(self._successions, self._succession(stream, names))
             removed.extend(gone)
         for stream in removed:
             self._places.pop(stream.name, None)  # on its way from one slot to another it is in both
@@ -123,7 +124,7 @@ class Feed:
                 planned[new] = names | {symbol}, size + len(group)
                 self._moving.setdefault(old, set()).update(stream.name for stream in group)
                 self._assign(new, group)
-                self._in_background(self._move(group, old, new), f"succession-{symbol}")
+                _keep(self._successions, self._move(group, old, new))
 
     async def _move(self, streams: Sequence[Stream], old: Slot, new: Slot) -> None:
         """End `streams` on `old` when they are heard on `new`; those that are silent, when they have had some time."""
@@ -150,11 +151,6 @@ class Feed:
             slot.remove([stream])
             if not slot.streams and slot in self._tasks:
                 self._end(slot)
-
-    def _in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
 
     def _room(self, route: str, symbol: str, size: int, planned: dict[Slot, tuple[set[str], int]]) -> Slot:
         """Where `size` more streams of `symbol` go: to its other streams, else where there is room, else a new slot."""
@@ -190,7 +186,7 @@ class Feed:
 
     def _end(self, slot: Slot) -> None:
         """Close a slot that has nothing left to carry."""
-        self._in_background(self._close(slot, self._tasks.pop(slot), "empty"), f"close-{slot.index}")
+        _keep(self._closing, self._close(slot, self._tasks.pop(slot), "empty"))
 
     async def _close(self, slot: Slot, task: asyncio.Task[None], reason: str) -> None:
         await slot.stop(reason)
@@ -206,9 +202,14 @@ class Feed:
         self._places.clear()
         self._leaving.clear()
         self._moving.clear()
-        for task in self._closing:
-            if task.get_name().startswith("succession-"):
-                task.cancel()
-        await asyncio.gather(
-            *(self._close(slot, task, reason) for slot, task in slots.items()), *self._closing, return_exceptions=True
-        )
+        for task in self._successions:
+            task.cancel()
+        await asyncio.gather(*self._successions, return_exceptions=True)
+        await asyncio.gather(*(self._close(slot, task, reason) for slot, task in slots.items()), *self._closing)
+
+
+def _keep(tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+    """Do `work` in the background; its task stands in `tasks` until it is done."""
+    task = asyncio.get_running_loop().create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
