@@ -90,6 +90,7 @@ class Health:
             rate = (counters.frames - frames) / (moment - now)
             self._rate = (moment, counters.frames, rate)
         lag = counters.lag
+        memory = self._process.memory_info()
         return {
             "exchange": collector.name,
             "writer": collector.writer,
@@ -111,7 +112,8 @@ class Health:
             "buffered_bytes": collector.journal.buffered_bytes,
             "oldest_buffered_s": round(self.oldest_buffered(), 3),
             "dropped_rows": collector.journal.dropped_rows,
-            "rss_bytes": self._process.memory_info().rss,
+            "rss_bytes": memory.rss,
+            "anonymous_bytes": memory.rss - getattr(memory, "shared", 0),
             "cpu_s": round(sum(self._process.cpu_times()[:2]), 2),
             "lag_ms": round(lag.last_ms, 1),
             "lag_mean_ms": round(lag.total_ms / lag.count, 1) if lag.count else None,
@@ -203,6 +205,7 @@ _GAUGES = {
     "oldest_buffered_s": "Seconds that the oldest frame in memory has waited at most.",
     "dropped_rows": "Rows refused because memory was full, not declared yet.",
     "rss_bytes": "Resident memory.",
+    "anonymous_bytes": "Resident memory without pages of files, which the kernel drops and reads again at will.",
     "flush_worst_ms": "Longest flush.",
     "fsync_worst_ms": "Longest fsync.",
 }

@@ -25,9 +25,9 @@ _BLOCKS = 8
 class Cost(msgspec.Struct):
     """One collector (an exchange's instance), all of its processes taken together.
 
-    frames, cpu: of the time after the first seconds, so that a start is not counted. rss_start, rss_max: bytes, of the
-    longest-lived process, from the warm-up on. slope, uncertainty: bytes a minute. watched: seconds for which the slope
-    was watched, the second half of that process's life.
+    frames, cpu: of the time after the first seconds, so that a start is not counted. rss_max: bytes, of any process.
+    anonymous: bytes that the longest-lived process held, apart from pages of files, when it began to be watched: in the
+    second half of its life, after the warm-up. slope, uncertainty: of those, bytes a minute. watched: seconds.
     """
 
     exchange: str
@@ -37,8 +37,8 @@ class Cost(msgspec.Struct):
     seconds: float = 0.0
     cpu: float = 0.0
     bytes: int = 0
-    rss_start: int = 0
     rss_max: int = 0
+    anonymous: int = 0
     slope: float = 0.0
     uncertainty: float = float("inf")
     watched: float = 0.0
@@ -58,9 +58,9 @@ class Cost(msgspec.Struct):
         """None: not watched for long enough to say."""
         if self.watched < JUDGED:
             return None
-        if (self.slope - 2 * self.uncertainty) * 10 > FLAT * self.rss_start:
+        if (self.slope - 2 * self.uncertainty) * 10 > FLAT * self.anonymous:
             return False
-        return True if 20 * self.uncertainty <= VAGUE * self.rss_start else None
+        return True if 20 * self.uncertainty <= VAGUE * self.anonymous else None
 
 
 def costs(recorded: Recorded) -> list[Cost]:
@@ -89,20 +89,21 @@ def _add(cost: Cost, samples: list[Sample]) -> None:
     warm = [sample for sample in samples if sample.uptime >= max(WARM_UP, samples[-1].uptime / 2)]
     watched = warm[-1].uptime - warm[0].uptime if warm else 0.0
     if watched > cost.watched:
-        cost.watched, cost.rss_start = watched, warm[0].rss
+        cost.watched, cost.anonymous = watched, warm[0].anonymous
         cost.slope, cost.uncertainty = _slope(warm)
 
 
 def _slope(samples: Sequence[Sample]) -> tuple[float, float]:
     """Bytes a minute by which the floor of the memory rises, and how uncertain that is (standard error).
 
-    What is resident goes up and down by a tenth with every burst that is buffered; a leak raises what is left between.
-    So a line is drawn through the least of each of `_BLOCKS` stretches of time.
+    Pages of files are left out: they come and go with whatever else the machine does. What is left goes up and down by
+    a tenth with every burst that is buffered; a leak raises what remains between. So a line is drawn through the least
+    of each of `_BLOCKS` stretches of time.
     """
     if len(samples) < 4 * _BLOCKS:
         return 0.0, float("inf")
     blocks = [samples[len(samples) * n // _BLOCKS : len(samples) * (n + 1) // _BLOCKS] for n in range(_BLOCKS)]
     minutes = np.array([np.mean([sample.uptime for sample in block]) / 60 for block in blocks])
-    floors = np.array([min(sample.rss for sample in block) for block in blocks], np.float64)
+    floors = np.array([min(sample.anonymous for sample in block) for block in blocks], np.float64)
     (slope, _), covariance = np.polyfit(minutes, floors, 1, cov=True)
     return float(slope), float(np.sqrt(covariance[0, 0]))

@@ -41,6 +41,7 @@ class Sample(msgspec.Struct, frozen=True):
     seconds: float
     uptime: float
     rss: int
+    anonymous: int
     cpu: float
     frames: int
     bytes: int
@@ -253,8 +254,8 @@ class Stage:
             self.recorded.samples.append(
                 Sample(
                     player.exchange, player.writer, status["pid"], round(time.monotonic() - self._begun, 2),
-                    status["uptime_s"], status["rss_bytes"], status["cpu_s"], status["frames"], status["bytes"],
-                    status["lag_ms"],
+                    status["uptime_s"], status["rss_bytes"], status["anonymous_bytes"], status["cpu_s"],
+                    status["frames"], status["bytes"], status["lag_ms"],
                 )
             )  # fmt: skip
 

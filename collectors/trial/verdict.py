@@ -84,7 +84,7 @@ class Verdict:
             if cost.is_flat is False:
                 found.append(
                     f"{cost.exchange} {cost.writer}: memory grew {cost.slope / 2**20:+.2f} ± "
-                    f"{cost.uncertainty / 2**20:.2f} MB a minute from {cost.rss_start / 2**20:.0f} MB"
+                    f"{cost.uncertainty / 2**20:.2f} MB a minute from {cost.anonymous / 2**20:.0f} MB"
                 )
         worst = max(self.kill_losses(), default=0.0)
         if worst > KILL_SECONDS:
@@ -154,14 +154,14 @@ def costs_of(verdict: Verdict) -> Table:
     """What it cost."""
     table = Table(title="collectors", **_PLAIN)
     table.add_column("collector", no_wrap=True)
-    for heading in ("starts", "frames", "per s", "CPU each", "memory", "most", "MB/min", "flat"):
+    for heading in ("starts", "frames", "per s", "CPU each", "own", "resident", "MB/min", "flat"):
         table.add_column(heading, justify="right", no_wrap=True)
     for cost in verdict.costs:
         slope = f"{cost.slope / 2**20:+.2f}" if math.isfinite(cost.uncertainty) else "-"
         flat = {None: "?", True: "[green]yes[/]", False: "[bold red]no[/]"}[cost.is_flat]
         table.add_row(
             f"{cost.exchange} {cost.writer}", str(cost.processes), f"{cost.frames:,}", f"{cost.rate:,.0f}",
-            f"{cost.microseconds:.1f} µs", f"{cost.rss_start / 2**20:.0f} MB" if cost.rss_start else "-",
+            f"{cost.microseconds:.1f} µs", f"{cost.anonymous / 2**20:.0f} MB" if cost.anonymous else "-",
             f"{cost.rss_max / 2**20:.0f} MB", slope, flat,
         )  # fmt: skip
     return table

@@ -211,13 +211,18 @@ def test_without_ids_a_hole_is_declared_by_a_time_between_its_neighbours() -> No
     assert times.false([elsewhere], np.array([6_000_000])) == [elsewhere]
 
 
-@pytest.mark.parametrize(("grows", "flat"), [(0.0, True), (1.0, False)])
-def test_memory_that_grows_steadily_is_not_flat(grows: float, flat: bool) -> None:
+@pytest.mark.parametrize(("grows", "maps", "flat"), [(0.0, 0.0, True), (0.0, 2.0, True), (1.0, 0.0, False)])
+def test_memory_that_grows_steadily_is_not_flat_whatever_pages_of_files_do(
+    grows: float, maps: float, flat: bool
+) -> None:
     samples = []
     for second in range(900):
-        rss = round((100 + grows * second / 60) * 2**20)
+        own = round((100 + grows * second / 60) * 2**20)
+        rss = own + round((40 + maps * second / 60) * 2**20)
         frames = 1000 * second
-        samples.append(Sample("binance_spot", "a", 7, second, second, rss, frames / 50_000, frames, 10 * frames, 1.0))
+        samples.append(
+            Sample("binance_spot", "a", 7, second, second, rss, own, frames / 50_000, frames, 10 * frames, 1.0)
+        )
     (cost,) = costs(Recorded(plan={}, samples=samples))
     assert cost.is_flat is flat
     assert cost.slope / 2**20 == pytest.approx(grows, abs=0.01)
