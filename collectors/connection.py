@@ -154,12 +154,11 @@ class Connection:
         self.last_ns = 0
         self.refused_ns = 0
         """When the venue last refused something without saying what, monotonic; 0: never."""
-        self.awaiting: set[str] = set()
         self._asked_ns: dict[str, int] = {}
         self.subscribed: dict[str, Stream] = {}
         self._carried: set[str] = set()  # those of which the venue was told: asking takes a while where it is paced
         self.unheard: set[str] = set()
-        """Those of them that have not spoken since, on this connection: during a roll another one carries them too."""
+        """Streams asked for that have not spoken since, on this connection: in a roll another one carries them too."""
         self.unanswered: dict[int, Message] = {}
         self.ending: Ending | None = None
         self._socket = socket
@@ -184,16 +183,18 @@ class Connection:
 
     def subscribe(self, streams: Sequence[Stream]) -> None:
         """Subscribe, as fast as the venue's pacing allows, without waiting for it."""
-        self.subscribed.update((stream.name, stream) for stream in streams)
-        self._post([stream.name for stream in streams], active=True)
+        names = [stream.name for stream in streams]
+        self.subscribed.update(zip(names, streams, strict=True))
+        self.unheard.update(names)
+        self._post(names, active=True)
 
-    def take_refused(self) -> list[Stream]:
-        """Streams that are still awaited a second after they were asked for, with a refusal since that named none.
+    def take_refused(self, awaited: set[str]) -> list[Stream]:
+        """Those that are still silent a second after they were asked for, with a refusal since that named none.
 
         Each is given once, until it has been asked for again.
         """
         until = min(self.refused_ns, self._clock.monotonic_ns() - _ANSWER_NS)
-        names = sorted(name for name in self.awaiting if self._asked_ns.get(name, until) < until)
+        names = sorted(name for name in awaited & self.unheard if self._asked_ns.get(name, until) < until)
         for name in names:
             del self._asked_ns[name]
         return [self.subscribed[name] for name in names if name in self.subscribed]
@@ -253,7 +254,7 @@ class Connection:
         body = opened_body(
             self._carried,
             continues=True,
-            unheard=self.unheard,
+            unheard=self.unheard & self._carried,
             silent=[state.stream.name for state in states if state.stage],
         )
         self._recorder.journal.append(Kind.OPENED.value, self.number, self.path, body)

@@ -34,7 +34,6 @@ class Receiving(Protocol):
 
     number: int
     last_ns: int
-    awaiting: set[str]
     unheard: set[str]
 
     def control(self, frame: Frame) -> None:
@@ -108,8 +107,6 @@ class Recorder:
         state.last_ns = monotonic_ns
         state.frames += 1
         state.since_subscribe += 1
-        if connection.awaiting:
-            connection.awaiting.discard(stream)
         if connection.unheard:
             connection.unheard.discard(stream)
         sync = state.sync

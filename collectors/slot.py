@@ -129,19 +129,17 @@ class Slot:
         """
         names = {stream.name for stream in streams}
         loop = asyncio.get_running_loop()
-        watched, deadline = None, 0.0
+        watched, awaited, deadline = None, set[str](), 0.0
         while names & self.streams.keys() and not self._stopping.is_set():
             connection = self.connections[-1] if self.connections else None
             if connection is None or connection.done.done():
                 pass
             elif connection is not watched:
-                watched, deadline = connection, loop.time() + self._patience()
-                connection.awaiting |= names & self._active()
-            elif again := connection.take_refused():
+                watched, awaited, deadline = connection, names & self._active(), loop.time() + self._patience()
+            elif again := connection.take_refused(awaited):
                 self._subscribe(connection, again)
                 deadline = loop.time() + ROLL_TIMEOUT
-            elif not (names & connection.awaiting or connection.unanswered) or loop.time() >= deadline:
-                connection.awaiting -= names
+            elif not (awaited & connection.unheard or connection.unanswered) or loop.time() >= deadline:
                 break
             await asyncio.sleep(0.05)
         await asyncio.sleep(ROLL_SETTLE)
@@ -278,26 +276,25 @@ class Slot:
         new = await self._open(old)
         if new is None:
             return None
-        new.awaiting = self._active()
-        expected = len(new.awaiting)
+        awaited = self._active()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience()
         # An idle stream gets no proof but the subscription's answer; so all answers are waited for as well.
-        while (new.awaiting or new.unanswered) and loop.time() < deadline and not self._stopping.is_set():
+        while (awaited & new.unheard or new.unanswered) and loop.time() < deadline and not self._stopping.is_set():
             if new.done.done():
                 self._lost(new)
                 return None
-            if again := new.take_refused():
+            if again := new.take_refused(awaited):
                 self._subscribe(new, again)
                 deadline = loop.time() + ROLL_TIMEOUT
             await asyncio.sleep(0.05)
-        unseen, new.awaiting = sorted(new.awaiting), set()
+        unseen = sorted(awaited & new.unheard)
         await asyncio.sleep(ROLL_SETTLE)
         self._attempt = 0
         self._recorder.counters.rolls += 1
         detail = {
             "reason": reason, "route": self.route, "from": old.number, "to": new.number,
-            "active": expected, "unseen": unseen[:50],
+            "active": len(awaited), "unseen": unseen[:50],
         }  # fmt: skip
         self._recorder.event("roll", detail, connection=new.number)
         LOG.info("connection %d replaces %d (%s)", new.number, old.number, reason)

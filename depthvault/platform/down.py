@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import psutil
 
 from depthvault.config import Config
 from depthvault.errors import PlatformError
-from depthvault.platform import control
+from depthvault.platform import control, s3_server
 from depthvault.platform.control import ALIVE
 from depthvault.platform.programs import stopping_stages
 from depthvault.platform.progress import Steps
@@ -38,6 +39,7 @@ def stop(site: Site, steps: Steps) -> bool:
     supervisor = control.connect(site)
     if supervisor is None:
         ran = _stop_unanswering(site) + control.sweep(site)
+        _remove_sockets(site)
         steps.say(
             f"ended what an earlier run left behind: {', '.join(ran)}" if ran else f"nothing runs for {site.data_dir}"
         )
@@ -52,7 +54,15 @@ def stop(site: Site, steps: Steps) -> bool:
         _wait_gone(pid)
     if orphans := control.sweep(site):
         steps.say(f"  ended what supervisor left behind: {', '.join(orphans)}")
+    _remove_sockets(site)
     return True
+
+
+def _remove_sockets(site: Site) -> None:
+    """Remove what programs that have ended leave in the temporary folder."""
+    s3_server.remove_sockets(site.ports.of(s3_server.PORT_NAMES))
+    if site.socket.parent != site.supervision:
+        shutil.rmtree(site.socket.parent, ignore_errors=True)
 
 
 def _wait_gone(pid: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -79,6 +80,11 @@ class Ports:
             return self._plan()[name]
         except KeyError:
             raise PlatformError(f"no port is planned for {name}; run `depthvault up`") from None
+
+    def of(self, names: Iterable[str]) -> list[int]:
+        """The ports of those of `names` that the plan has."""
+        plan = self._plan()
+        return [plan[name] for name in names if name in plan]
 
     def choose(self, fixed: dict[str, int], internal: tuple[str, ...], preferred: dict[str, int]) -> None:
         """Write the plan. To be called while nothing of the platform runs.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from depthvault.config import load_config
 from depthvault.errors import PlatformError
-from depthvault.platform.ports import LOOPBACK
+from depthvault.platform.ports import LOOPBACK, is_free
 from depthvault.platform.site import Site
 
 BUCKET = "depthvault"
@@ -32,10 +33,17 @@ def server_command(site: Site, data: Path) -> list[str]:
     ports = [f"-{part}.port={plan.get('s3' if part == 's3' else f's3_{part}')}" for part in _PARTS]
     ports += [f"-{part}.port.grpc={plan.get(f's3_{part}_grpc')}" for part in _PARTS]
     return [
-        found, "mini", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", f"-bucket={BUCKET}", *ports,
-        "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false", "-s3.port.iceberg=0",
-        "-s3.port.lance=0", "-master.volumeSizeLimitMB=64",
+        found, "-logtostderr", "mini", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", f"-bucket={BUCKET}",
+        *ports, "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false",
+        "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64",
     ]  # fmt: skip
+
+
+def remove_sockets(ports: Iterable[int], folder: Path = Path("/tmp")) -> None:  # noqa: S108 - where it puts them
+    """Remove the unix sockets that a server left on those of `ports` where none runs: it never does so itself."""
+    for port in filter(is_free, ports):
+        for path in folder.glob(f"seaweedfs-*-{port}.sock"):
+            path.unlink(missing_ok=True)
 
 
 def is_ready(site: Site) -> bool:

@@ -174,6 +174,9 @@ def test_what_a_dead_supervisor_left_behind_is_ended_and_the_data_stays(tmp_path
 
         assert stop(site, QUIET)
         assert control.leftovers(site) == []
+        ports = site.ports.of(s3_server.PORT_NAMES)
+        assert ports
+        assert not [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
         assert not stop(site, QUIET), "a second stop has nothing to do"
 
         launch(site)

@@ -18,6 +18,8 @@ from pathlib import Path
 import boto3
 from botocore.config import Config
 
+from depthvault.platform.s3_server import remove_sockets
+
 
 @dataclass(frozen=True)
 class Server:
@@ -76,9 +78,9 @@ def running(folder: Path, iceberg: str | None = None) -> Iterator[Server]:
     log = (folder / "weed.log").open("wb")
     process = subprocess.Popen(
         [
-            program, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
-            "-admin.ui=false", "-webdav=false", "-s3.iam=false", f"-s3.port.iceberg={rest if iceberg else 0}",
-            *tables, "-s3.port.lance=0",
+            program, "-logtostderr", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false",
+            f"-s3.port.iceberg={rest if iceberg else 0}", *tables, "-s3.port.lance=0",
             "-master.volumeSizeLimitMB=64", f"-master.port={master}", f"-volume.port={volume}",
             f"-filer.port={filer}", f"-s3.port={s3}",
         ],
@@ -97,6 +99,8 @@ def running(folder: Path, iceberg: str | None = None) -> Iterator[Server]:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
         log.close()
+        ports = (master, volume, filer, s3, rest)
+        remove_sockets([*ports, *(port + 10_000 for port in ports)])
 
 
 def _await_tables(server: Server, bucket: str) -> None:
