@@ -38,7 +38,9 @@ class Channel:
     time: venue time columns in order of preference that decide an event's hour; when all are null, `received_time`.
     order: the chain order within a symbol.
     continuity: how completeness is proved: `update_id` (the venue's book chain), `trade_id` (+1 ids), `minute`
-        (one candle an interval), `cadence` (one row every so often) or `none` (nothing proves it).
+        (one candle an interval), `cadence` (one row every so often) or `none` (nothing proves it). A venue may promise
+        more than the others (`exchanges.channel_of`).
+    refillable: whether what is missing can be fetched again by its id.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Channel:
     order: tuple[str, ...]
     continuity: str = "none"
     id_column: str | None = None
+    refillable: bool = False
     schema: pa.Schema = field(init=False)
 
     def __post_init__(self) -> None:
@@ -164,10 +167,11 @@ _CHANNELS = (
         order=("agg_trade_id",),
         continuity="trade_id",
         id_column="agg_trade_id",
+        refillable=True,
     ),
     Channel(
         "trade",
-        "Single fills.",
+        "Single fills; on Binance spot their ids are consecutive.",
         (
             *COMMON,
             _TRANSACTION,

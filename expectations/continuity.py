@@ -13,7 +13,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from depthvault.schemas import CHANNELS, QUALITY
+from depthvault.schemas import QUALITY, Channel
 
 _CLOSED = ("bridged", "refilled")
 """Statuses of gaps that another writer or a refill has closed: the file must show no break there."""
@@ -22,16 +22,16 @@ _CLOSED = ("bridged", "refilled")
 # spot and trades count on, so it is the first id less one. Snapshots (Lighter) restart a book but prove nothing about
 # the changes between, so they neither make nor mend a break.
 _LINKS = {
-    "depth_diff": """
+    "update_id": """
         select symbol, final_update_id as id, epoch,
           lag(symbol) over () as previous_symbol, lag(final_update_id) over () as previous_id,
           lag(epoch) over () as previous_epoch,
           coalesce(prev_final_update_id, first_update_id - 1) as start_id
         from read_parquet($path) where not is_snapshot""",
-    "agg_trade": """
-        select symbol, agg_trade_id as id, 0 as epoch,
-          lag(symbol) over () as previous_symbol, lag(agg_trade_id) over () as previous_id, 0 as previous_epoch,
-          agg_trade_id - 1 as start_id
+    "trade_id": """
+        select symbol, {id} as id, 0 as epoch,
+          lag(symbol) over () as previous_symbol, lag({id}) over () as previous_id, 0 as previous_epoch,
+          {id} - 1 as start_id
         from read_parquet($path)""",
 }
 # Overlapping batches (two connections may cut the same changes otherwise) leave nothing out. Rows stand in chain order
@@ -59,7 +59,7 @@ Breaks = dict[str, tuple[float, float, float]]
 def compare(
     connection: duckdb.DuckDBPyConnection,
     path: Path,
-    channel: str,
+    channel: Channel,
     gaps: pa.Table,
     predecessors: Mapping[str, Predecessor],
 ) -> Breaks:
@@ -79,20 +79,21 @@ def compare(
     connection.register("declared_gaps", gaps)
     connection.register("predecessors", before)
     try:
-        if channel in _LINKS:
+        if channel.continuity in _LINKS:
             return _compare_ids(connection, path, channel)
-        if CHANNELS[channel].continuity == "minute":
-            return _compare_candles(connection, path, channel)
+        if channel.continuity == "minute":
+            return _compare_candles(connection, path, channel.name)
         return {}
     finally:
         connection.unregister("declared_gaps")
         connection.unregister("predecessors")
 
 
-def _compare_ids(connection: duckdb.DuckDBPyConnection, path: Path, channel: str) -> Breaks:
+def _compare_ids(connection: duckdb.DuckDBPyConnection, path: Path, channel: Channel) -> Breaks:
+    links = _LINKS[channel.continuity].format(id=channel.id_column)
     rows = connection.execute(
         f"""
-with chain as ({_LINKS[channel]}),
+with chain as ({links}),
 links as (
   select symbol, id, epoch, start_id, previous_id, previous_epoch, true as same from chain
   where symbol = previous_symbol
@@ -118,7 +119,7 @@ unfounded as (
 select symbol, coalesce(breaks, 0), coalesce(undeclared, 0), coalesce(unfounded, 0)
 from (select distinct symbol from judged) left join counted using (symbol) left join unfounded using (symbol)
 """,  # noqa: S608 - only constants of this module are put in
-        {"path": str(path), "channel": channel},
+        {"path": str(path), "channel": channel.name},
     ).fetchall()
     return {
         symbol: (float(breaks), float(undeclared), float(unfounded)) for symbol, breaks, undeclared, unfounded in rows

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from depthvault.durable import sha256_file
+from depthvault.exchanges import channel_of
 from depthvault.period import Period
 from depthvault.quality.expected import is_outside
-from depthvault.schemas import QUALITY
+from depthvault.schemas import CHANNELS, QUALITY, Channel
 from expectations.candles import MOST_NAMED, Compared, Mismatch, TradeFiles, compare_candles
 from expectations.checkpoint import judge
 from expectations.continuity import Breaks, Predecessor, compare
@@ -84,6 +85,7 @@ def examine(
     with connect(spill=spill) as connection:
         for subject in subjects:
             channel, path = subject.channel, subject.path
+            definition = channel_of(exchange, channel)
             faults = schema_faults(path, channel) if path is not None else []
             # A file without its columns cannot be measured: its faults are the finding.
             symbols = measure(connection, path, channel, period) if path is not None and not faults else {}
@@ -91,12 +93,12 @@ def examine(
             if not faults:
                 breaks: Breaks = {}
                 if path is not None:
-                    breaks = compare(connection, path, channel, ledger.gaps, subject.predecessors)
-                _add_ledger(symbols, channel, ledger, breaks)
+                    breaks = compare(connection, path, definition, ledger.gaps, subject.predecessors)
+                _add_ledger(symbols, definition, ledger, breaks)
                 _add_early(symbols)
                 if channel == "kline" and path is not None and ledger.trades is not None:
                     refuted += _add_candles(symbols, compare_candles(connection, path, ledger.trades))
-                frames[channel] = (symbols, rules(channel, bounds))
+                frames[channel] = (symbols, rules(definition, bounds))
     judged = {
         name: (symbols, tuple(rule for rule in suite if not rule.warns))
         for name, (symbols, suite) in frames.items()
@@ -129,8 +131,9 @@ def _against_paper(subject: Subject, symbols: Mapping[str, Metrics]) -> Metrics:
     }
 
 
-def _add_ledger(symbols: dict[str, Metrics], channel: str, ledger: Ledger, breaks: Breaks) -> None:
+def _add_ledger(symbols: dict[str, Metrics], definition: Channel, ledger: Ledger, breaks: Breaks) -> None:
     """Add to each symbol what the ledger says of it; symbols that only the ledger knows get a row of zeros."""
+    channel = definition.name
     covered = {row["symbol"]: row for row in _of(ledger.coverage, channel)}
     missing: dict[str, int] = {}
     missed: dict[str, int] = {}
@@ -138,7 +141,7 @@ def _add_ledger(symbols: dict[str, Metrics], channel: str, ledger: Ledger, break
         missing[row["symbol"]] = missing.get(row["symbol"], 0) + (row["status"] not in _CLOSED)
         missed[row["symbol"]] = missed.get(row["symbol"], 0) + (row["status"] in _MISSED)
     for symbol in sorted((covered.keys() | missing.keys()) - symbols.keys()):
-        symbols[symbol] = _nothing(channel)
+        symbols[symbol] = _nothing(definition)
     for symbol, metrics in symbols.items():
         told = covered.get(symbol)
         metrics["share"] = float(told["share"]) if told else None
@@ -168,7 +171,7 @@ def _add_early(symbols: Mapping[str, Metrics]) -> None:
 
 def _add_candles(symbols: dict[str, Metrics], compared: Mapping[str, Compared]) -> list[Mismatch]:
     for symbol, outcome in compared.items():
-        metrics = symbols.setdefault(symbol, _nothing("kline"))
+        metrics = symbols.setdefault(symbol, _nothing(CHANNELS["kline"]))
         metrics |= {
             "candles_judged": float(outcome.judged),
             "candles_waiting": float(outcome.waiting),
@@ -200,9 +203,9 @@ def _of(table: pa.Table, channel: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _nothing(channel: str) -> Metrics:
+def _nothing(definition: Channel) -> Metrics:
     """The metrics of a symbol without a row: zeros, and one (empty) run."""
-    metrics: Metrics = {rule.metric: None if rule.optional else 0.0 for rule in rules(channel)}
+    metrics: Metrics = {rule.metric: None if rule.optional else 0.0 for rule in rules(definition)}
     metrics["symbol_runs"] = 1.0
     return metrics
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from depthvault.schemas import CHANNELS
+from depthvault.quality.sessions import PROVED_BY_IDS
+from depthvault.schemas import CHANNELS, Channel
 
 MINIMUM_SHARE = 0.99
 """Share of the period that a stream must have been connected and subscribed: 36 seconds of an hour may be missing."""
@@ -119,7 +120,6 @@ def _clock(bounds: Bounds) -> tuple[Rule, ...]:
 
 _SPECIFIC: dict[str, tuple[Rule, ...]] = {
     "depth_diff": (
-        *_CONTINUITY,
         _TIMES,
         _LEVELS,
         _CROSSED,
@@ -137,10 +137,9 @@ _SPECIFIC: dict[str, tuple[Rule, ...]] = {
         _zero("cadence_exceeded", "a snapshot came at least every other turn of the published cadence"),
     ),
     "book_ticker": (_CROSSED, _SHARE, _TIMES),
-    "agg_trade": (*_CONTINUITY, _TIMES, _SHARE, _zero("ids_reversed", "first trade is not after the last")),
+    "agg_trade": (_TIMES, _SHARE, _zero("ids_reversed", "first trade is not after the last")),
     "trade": (_SHARE, _TIMES_TOLD),
     "kline": (
-        *_CONTINUITY,
         _SHARE,
         _zero("candles_impossible", "low <= open, close <= high, and takers bought no more than was traded"),
         _zero("times_reversed", "a candle closes after it opens"),
@@ -163,14 +162,16 @@ _SPECIFIC: dict[str, tuple[Rule, ...]] = {
 }
 
 
-def rules(channel: str, bounds: Bounds = DEFAULT_BOUNDS) -> tuple[Rule, ...]:
-    """The suite of `channel`, over the metrics of one symbol."""
+def rules(definition: Channel, bounds: Bounds = DEFAULT_BOUNDS) -> tuple[Rule, ...]:
+    """The suite of a channel, as its venue proves it complete, over the metrics of one symbol."""
+    channel = definition.name
     least = 1 if channel in _MUST_HAVE_ROWS else 0
     rows = Rule("rows", least, None, "there are events" if least else "rows were counted")
     counted = () if channel in _UNCOVERED else (_COUNTED, _BAND)
     lag = _lag(bounds) if channel in _LAGGING else ()
     clock = _clock(bounds) if channel == "collector_event" else ()
-    return (rows, *_COMMON, *counted, *_SPECIFIC[channel], *lag, *clock)
+    chain = _CONTINUITY if definition.continuity in PROVED_BY_IDS else ()
+    return (rows, *_COMMON, *counted, *chain, *_SPECIFIC[channel], *lag, *clock)
 
 
 assert set(_SPECIFIC) == set(CHANNELS), "each channel has a suite"

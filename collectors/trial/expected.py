@@ -68,6 +68,11 @@ _KLINE = _columns(
     same="interval",
 )
 _MARK = _columns(int="event_time next_funding_time", number="mark_price index_price funding_rate")
+_FORCED = _columns(
+    int="event_time transaction_time",
+    number="price average_price quantity filled_quantity",
+    same="side order_type time_in_force status",
+)
 _FILL = _columns(int="trade_id event_time transaction_time", number="price quantity", same="side order_type")
 
 
@@ -107,6 +112,11 @@ def _binance_mark(d: Any) -> Iterable[Cells]:
     yield _us(d["E"]), _us(d["T"]), d["p"], d["i"], d["r"]
 
 
+def _binance_forced(d: Any) -> Iterable[Cells]:
+    o = d["o"]
+    yield _us(d["E"]), _us(o["T"]), o["p"], o["ap"], o["q"], o["z"], o["S"], o["o"], o["f"], o["X"]
+
+
 def _lighter_side(levels: list[dict[str, str]]) -> tuple[list[str], list[str]]:
     return [level["price"] for level in levels], [level["size"] for level in levels]
 
@@ -138,19 +148,22 @@ def _lighter_ticker(d: Any) -> Iterable[Cells]:
 
 _BINANCE = (
     Reading("agg_trade", "aggTrade", "agg_trade_id", _AGG, _binance_agg, proof="ids"),
-    Reading("trade", "trade", "trade_id", _TRADE, _binance_trade),
     Reading("book_ticker", "bookTicker", "update_id", _TICKER, _binance_ticker),
     Reading("kline", "kline_1m", "open_time", _KLINE, _binance_kline),
 )
 READINGS: dict[str, tuple[Reading, ...]] = {
     "binance_spot": (
         Reading("depth_diff", "depth@100ms", "final_update_id", _BOOK, _binance_book, proof="ids"),
+        Reading("trade", "trade", "trade_id", _TRADE, _binance_trade, proof="ids"),
         *_BINANCE,
     ),
     "binance_futures": (
         Reading("depth_diff", "depth@100ms", "final_update_id", _BOOK, _binance_book, proof="ids", shut=True),
+        Reading("trade", "trade", "trade_id", _TRADE, _binance_trade),
         *_BINANCE,
         Reading("mark_price", "markPrice@1s", "event_time", _MARK, _binance_mark),
+        # At most one a second and symbol: the time tells them apart.
+        Reading("liquidation", "forceOrder", "event_time", _FORCED, _binance_forced),
     ),
     "lighter": (
         Reading("depth_diff", "order_book", "final_update_id", _BOOK, _lighter_book, proof="ids", shut=True),
@@ -159,7 +172,7 @@ READINGS: dict[str, tuple[Reading, ...]] = {
         Reading("book_ticker", "ticker", "update_id", _TICKER, _lighter_ticker),
     ),
 }
-"""What is judged, by venue. Not judged: forced orders of Binance (a sample without ids)."""
+"""What is judged, by venue."""
 
 
 def stream_name(venue: str, reading: Reading, symbol: str, payload: bytes) -> str:

@@ -105,6 +105,7 @@ class Plan:
                 "instances": list(self.writers),
                 "rest_url": f"http://127.0.0.1:{port}/{PREFIXES[venue]}",
                 "ws_url": f"ws://127.0.0.1:{port}/{PREFIXES[venue]}" + ("/stream" if venue == "lighter" else ""),
+                "liquidations": "symbol",
                 # A night of faults in minutes: the count of attempts starts anew sooner than in real life.
                 "reset_reconnect_after": "1s",
                 "max_connection_age": f"{max(20.0, self.seconds / 4):g}s",

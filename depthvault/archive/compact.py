@@ -24,6 +24,7 @@ from depthvault.archive.store import Store
 from depthvault.archive.symbol import Work
 from depthvault.config import Config
 from depthvault.durable import make_directories
+from depthvault.exchanges import channel_of
 from depthvault.exchanges import exchange as exchange_named
 from depthvault.exchanges.base import Exchange
 from depthvault.layout import Layout
@@ -129,7 +130,7 @@ def compact(
             before = state.before(exchange, name, period.label)
             held = state.files_of(before.unit) if before else []
             before_file = next((file for file in held if file.table == name), None)
-            work = Work(layout, exchange, CHANNELS[name], period, inputs, before, before_file, heard, store)
+            work = Work(layout, exchange, channel_of(exchange, name), period, inputs, before, before_file, heard, store)
             drafts.append(compact_channel(work, state, staging, encoding))
         drafts = with_audit(layout, venue, period, state, staging, drafts, encoding, store)
         compacted = Compacted(exchange, period.label, int(period.length.total_seconds() // 60), drafts)

@@ -11,11 +11,11 @@ from pathlib import Path
 from depthvault.archive.manifest import ArchiveState, Entry, InputFile
 from depthvault.clock import ns_from_datetime
 from depthvault.durable import sha256_file
+from depthvault.exchanges import channel_of
 from depthvault.exchanges.base import Exchange
 from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.quality.sessions import FOREVER, PROVED_BY_IDS, Damage, Session, Span
-from depthvault.schemas import CHANNELS
 from depthvault.seal.receipts import NOT_TOLD, Connection, Receipt, StreamSpan, read_receipt
 
 
@@ -244,7 +244,7 @@ def _session(
         is_over = part.until_ns is not None or (link.closed_ns is not None and link.cause != "rotate")
         waited = Span(part.from_ns, until if spoke is None else min(spoke, until))
         for name in _channels(exchange, part.stream, receipt.symbols):
-            if CHANNELS[name[0]].continuity in PROVED_BY_IDS:
+            if channel_of(exchange.name, name[0]).continuity in PROVED_BY_IDS:
                 heard.setdefault(name, []).append(Span(part.from_ns, until))
                 continue
             if spoke is not None:

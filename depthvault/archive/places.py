@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from depthvault.archive.manifest import ArchiveFile, ArchiveState, Unit
 from depthvault.archive.stitch import chain_order, codes
 from depthvault.clock import datetime_from_ns
+from depthvault.exchanges import channel_of
 from depthvault.layout import Layout
 from depthvault.period import Period
 from depthvault.schemas import CHANNELS, Channel
@@ -117,7 +118,7 @@ class Places:
 
         Raises pa.ArrowException or OSError when a file cannot be read.
         """
-        result = PeriodRows(CHANNELS[channel])
+        result = PeriodRows(channel_of(exchange, channel))
         for file in self.files(("day", exchange, channel, period.date), channel):
             path = self.find(file)
             if path is None:

@@ -211,6 +211,7 @@ class Exchange(ABC):
     # Whether a SUBSCRIBE is answered with its id; where not, the stream's first frame, which always comes, answers it.
     acknowledges: ClassVar[bool] = True
     continuity: ClassVar[Continuity]
+    proofs: ClassVar[Mapping[str, str]] = {}  # channels that are proved complete here by more than elsewhere, and how
     derived: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # channels whose rows also come out of a channel's frames
 
     def __init__(self, config: ExchangeConfig) -> None:

@@ -53,6 +53,8 @@ class BinanceSpot(Binance):
     pacing = Pacing(per_second=3.0, burst=3, names_per_message=100, streams_per_connection=1024)
     weight_limit = 6000
     continuity = SpotContinuity()
+    # The ids of single trades count on by one: they are what `f` and `l` of an aggregate count.
+    proofs: ClassVar[dict[str, str]] = {"trade": "trade_id"}
     chained = False
 
     api = "/api/v3"

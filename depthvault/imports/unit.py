@@ -27,6 +27,7 @@ from depthvault.archive.symbol import MOST_CONFLICTS
 from depthvault.config import Config
 from depthvault.durable import make_directories, sha256_file
 from depthvault.errors import CorruptError
+from depthvault.exchanges import channel_of
 from depthvault.exchanges import exchange as exchange_named
 from depthvault.imports.day import conflict, gap_rows, settle
 from depthvault.imports.source import IMPORT, schema_of
@@ -109,7 +110,7 @@ def _draft(
     held = state.files_of(current.unit) if current is not None else []
     made = _Made()
     venue = exchange_named(spill.exchange, config.exchanges[spill.exchange])
-    channel, date = CHANNELS[spill.channel], spill.day.date
+    channel, date = channel_of(spill.exchange, spill.channel), spill.day.date
     for symbol, parts in sorted(spill.symbols.items()):
         before = [file for file in held if symbol in file.symbols]
         paths = [_at_hand(layout, store, staging, file) for file in before] + parts

@@ -197,7 +197,7 @@ def ledger(
         tail = tail_of(writer_chain, tails.get(name))
         if tail is not None:
             after[name] = tail
-    status = "open" if channel.continuity == "trade_id" else "lost"
+    status = "open" if channel.refillable else "lost"
     gaps = [Gap("", hole, "unprovable" if hole.restarted else status, _matching(hole, own)) for hole in whole]
     for hole in streamed:
         if not any(hole.overlaps(other) for other in whole):

@@ -34,7 +34,7 @@ def test_a_healthy_period_passes(channel: str, tmp_path: Path) -> None:
     assert [str(check) for check in judgement.failures] == []
     assert judgement.condition == "available"
     assert [str(check) for check in judgement.warnings] == []
-    judging = [rule for rule in rules(channel) if not rule.warns]
+    judging = [rule for rule in rules(CHANNELS[channel]) if not rule.warns]
     assert judgement.judged == len(SYMBOLS) * len(judging) + len(FILE_RULES)
 
 
@@ -233,7 +233,7 @@ def test_every_rule_is_broken_by_some_test() -> None:
     missing = {
         (channel, rule.metric)
         for channel in CHANNELS
-        for rule in rules(channel)
+        for rule in rules(CHANNELS[channel])
         if rule.metric not in ledger and not rule.warns and (channel, rule.metric) not in broken
     }
     # what has no price, or no size, of its own
@@ -241,6 +241,14 @@ def test_every_rule_is_broken_by_some_test() -> None:
     missing -= {("collector_event", "bad_prices"), ("collector_event", "bad_sizes")}
     missing -= {("funding_rate", "bad_sizes"), ("mark_price", "bad_sizes")}
     assert missing == set()
+
+
+@pytest.mark.parametrize(("exchange", "found"), [("binance_spot", {(BTC, "breaks_undeclared")}), ("lighter", set())])
+def test_single_trades_are_a_chain_where_the_venue_counts_them(
+    exchange: str, found: set[tuple[str, str]], tmp_path: Path
+) -> None:
+    rows = drop(7)(healthy("trade"))
+    assert failed(judged(tmp_path, rows, "trade", exchange=exchange)) == found
 
 
 def test_a_declared_break_is_only_what_it_is_declared_to_be_missing(tmp_path: Path) -> None:
@@ -315,7 +323,7 @@ def test_a_break_at_the_turn_of_the_period_is_declared_by_the_last_id_before(tmp
 
 
 @pytest.mark.parametrize(
-    "channel", [channel for channel in CHANNELS if any(rule.metric == "share" for rule in rules(channel))]
+    "channel", [channel for channel in CHANNELS if any(rule.metric == "share" for rule in rules(CHANNELS[channel]))]
 )
 def test_a_stream_that_was_down_for_too_long_fails(channel: str, tmp_path: Path) -> None:
     judgement = judged(

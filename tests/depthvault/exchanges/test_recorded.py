@@ -86,6 +86,15 @@ def test_every_ticker_and_trade_of_a_recording_is_exact() -> None:
         assert (row["is_buyer_maker"], row["trade_type"]) == (data["m"], data["X"])
 
 
+@pytest.mark.parametrize(("path", "count"), [("spot_ethusdt_20240808.gz", 6106), ("spot_ethusdt_20240809.gz", 8409)])
+def test_the_single_trades_of_recorded_spot_count_on_by_one(path: str, count: int) -> None:
+    exchange = venue("binance_spot")
+    lines = hftbacktest(recording(f"hftbacktest/{path}"))
+    found = frames_of(exchange, [body for _, body in lines], [stamp for stamp, _ in lines])["trade"]
+    ids = [row["trade_id"] for row in sound("trade", exchange.decode("trade", found, "a"), found)]
+    assert ids == list(range(ids[0], ids[0] + count))
+
+
 @pytest.mark.parametrize(
     ("name", "path", "counts"),
     [

@@ -10,6 +10,7 @@ import pytest
 
 from depthvault.archive.manifest import Tail
 from depthvault.archive.stitch import stitch
+from depthvault.exchanges import channel_of
 from depthvault.quality.gaps import Gap, breaks, chain_of, ledger, tail_of
 from depthvault.schemas import CHANNELS
 
@@ -154,6 +155,17 @@ def test_a_hole_of_both_writers_is_lost_once() -> None:
 def test_aggregate_trades_count_by_one_and_can_be_fetched_again() -> None:
     assert run("agg_trade", agg([1, 2, 3])) == []
     assert holes(run("agg_trade", agg([1, 2, 5]))) == [("", "open", 2, 5)]
+
+
+def test_single_trades_count_by_one_at_a_venue_that_says_so_and_cannot_be_fetched_again() -> None:
+    def rows(*ids: int) -> pa.Table:
+        told = [row | {"trade_id": row["agg_trade_id"], "trade_type": "trade"} for row in agg(ids).to_pylist()]
+        return pa.Table.from_pylist(told, CHANNELS["trade"].schema)
+
+    spot, futures = (channel_of(exchange, "trade") for exchange in ("binance_spot", "binance_futures"))
+    whole, writers = rows(1, 2, 3, 6), {"a": rows(1, 2, 3), "b": rows(1, 3, 6)}
+    assert holes(ledger(whole, spot, writers, {})[0]) == [("", "lost", 3, 6), ("b", "bridged", 1, 3)]
+    assert ledger(whole, futures, writers, {})[0] == []
 
 
 def test_refilled_trades_close_a_gap_without_hiding_it() -> None:
