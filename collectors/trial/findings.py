@@ -12,11 +12,12 @@ MOST_EXAMPLES = 20
 
 
 class Findings(msgspec.Struct):
-    """Counts of rows. generated: by the simulator for recorded symbols. held: by any journal. missing: generated and
-    not held, between the first and the last that is. numbers: prices and sizes compared. gaps: rows of the ledger that
-    no other instance bridged. unprovable: missing on a channel without ids while a subscription delivered, but never
-    sent whole to a connection that lived on: nothing can show it (while none delivered, it must be declared). strokes:
-    gaps of one instance across a signal that it was sent.
+    """Counts of rows. streams: of the truth; delivered: those of them that a subscription delivered. generated: by the
+    simulator for recorded symbols. held: by any journal. missing: generated and not held, between the first and the
+    last that is. numbers: prices and sizes compared. gaps: rows of the ledger that no other instance bridged.
+    unprovable: missing on a channel without ids while a subscription delivered, but never sent whole to a connection
+    that lived on: nothing can show it (while none delivered, it must be declared). strokes: gaps of one instance across
+    a signal that it was sent.
 
     The rest must be 0. lost: held, not archived. unheld: archived, not held. doubled: archived twice. wrong: with
     another value than the venue's text. undeclared: missing, and no gap says so. false: gaps that are none. dropped:
@@ -27,6 +28,7 @@ class Findings(msgspec.Struct):
     venue: str
     channel: str
     streams: int = 0
+    delivered: int = 0
     generated: int = 0
     held: int = 0
     archived: int = 0

@@ -134,6 +134,10 @@ class Deliveries:
         """Whether a connection may have been dead in this time: the simulator let it be, without closing it."""
         return any(since_us - UNNOTICED_MS * 1000 <= dead * 1000 <= until_us for dead in self._dead_ms)
 
+    def delivered(self, stream: str) -> bool:
+        """Whether any subscription ever delivered the stream."""
+        return stream in self._spans
+
     def listened(self, stream: str, event: Happened) -> bool:
         """Whether anybody's subscription delivered the stream when the event was sent, whatever became of it."""
         return any(span.first < event.n <= span.last for span in self._spans.get(stream, ()))

@@ -75,7 +75,7 @@ def judge(
                 for one in judges:
                     one.judge(name, stream.symbol, events)
             for one in judges:
-                one.close(streams)
+                one.close(streams, symbols)
                 findings.append(one.findings)
             for stream in streams.values():
                 stream.path.unlink()
@@ -167,6 +167,7 @@ class _Channel:
         found = whole_numbers(table.column(reading.key).combine_chunks())
 
         findings.streams += 1
+        findings.delivered += self._deliveries.delivered(name)
         findings.generated += len(expected)
         findings.held += int(anybody.sum())
         findings.archived += table.num_rows
@@ -253,8 +254,11 @@ class _Channel:
         for row in times.false(gaps, received):
             findings.false += findings.note(f"{symbol}: declared, but received: {row}")
 
-    def close(self, streams: dict[str, StreamFile]) -> None:
-        """What concerns no stream of the truth: rows and gaps of other symbols."""
+    def close(self, streams: dict[str, StreamFile], symbols: frozenset[str]) -> None:
+        """What concerns no stream of the truth: rows and gaps of other symbols.
+
+        Those of `symbols` were recorded: where one had nothing to say, nobody may have listened all the same.
+        """
         findings = self.findings
         counted = findings.archived
         if self._whole_books:
@@ -266,5 +270,8 @@ class _Channel:
             findings.unheld += left
             findings.note(f"{left} rows of symbols that were not recorded")
         for symbol, rows in self._gaps.items():
+            if symbol in symbols and self.reading.proof == "time":
+                findings.gaps += len(rows)
+                continue
             for row in rows:
                 findings.false += findings.note(f"{symbol}: a gap where nothing was recorded: {row}")

@@ -70,7 +70,7 @@ class Verdict:
         found += [
             f"{one.venue} {one.channel}: nothing was archived"
             for one in self.findings
-            if not one.archived and one.generated and one.channel not in ("kline", "liquidation")
+            if not one.archived and one.delivered and one.channel not in ("kline", "liquidation")
         ]
         for venue, judged in self.judged.items():
             if judged.held.damage:

@@ -34,7 +34,7 @@ from collectors.trial.verdict import Verdict
 from depthvault.errors import UsageError
 
 VENUE = "binance_futures"
-FAULTS = "drop=0.25,duplicate=0.02,malformed=0.005,disconnect=2,silent=0.4"
+FAULTS = "drop=0.25,duplicate=0.02,malformed=0.005,disconnect=2,silent=0.2"
 Tamper = Callable[[Path], None]
 
 
