@@ -142,19 +142,20 @@ class Accounts:
                 self._keep_alive(socket), self._changed.wait(),
             )
         ]  # fmt: skip
-        ended = closed_body(1006, "cancelled", "us")
+        ended = closed_body(1006, "cancelled", "us", clean=False)
         try:
             # Only the end of receiving and a new configuration end it; the others may be done.
             await asyncio.wait((tasks[0], tasks[3]), return_when=asyncio.FIRST_COMPLETED)
             received = tasks[0].exception() if tasks[0].done() and not tasks[0].cancelled() else None
             if isinstance(received, ConnectionClosed):
                 code = received.rcvd.code if received.rcvd is not None else 1006
-                ended = closed_body(code, str(received), "venue" if received.rcvd is not None else "network")
+                clean = received.rcvd is not None
+                ended = closed_body(code, str(received), "venue" if clean else "network", clean=clean)
                 LOG.warning("accounts: connection %d lost: %s", number, received)
             elif received is not None:
                 raise received
             else:
-                ended = closed_body(1000, "reload", "us")
+                ended = closed_body(1000, "reload", "us", clean=False)
         finally:
             for task in tasks:
                 task.cancel()

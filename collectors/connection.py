@@ -53,11 +53,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a connection ended. initiator: `us`, `roll`, `stop`, `venue` or `network`. reason: ours, or the venue's."""
+    """How a connection ended. initiator: `us`, `roll`, `stop`, `venue` or `network`. reason: ours, or the venue's.
+    clean: whether the venue's close frame came."""
 
     code: int
     reason: str
     initiator: str
+    clean: bool = False
 
 
 def is_loopback(url: str) -> bool:
@@ -249,7 +251,9 @@ class Connection:
         self._recorder.journal.append(Kind.EVENT.value, self.number, SUBSCRIBE, body)
 
     def repeat_opened(self) -> None:
-        """Say again, in a new journal file, that this connection is open and what it carries."""
+        """Say again, in a new journal file, that this connection is open and what it carries; nothing once it ended."""
+        if self.ending is not None:
+            return
         states = [state for name in self._carried if (state := self._recorder.states.get(name)) is not None]
         body = opened_body(
             self._carried,
@@ -282,7 +286,8 @@ class Connection:
             if self.ending is None:
                 self.ending = Ending(1006, "cancelled", "us")
                 self._socket.transport.abort()
-            body = closed_body(self.ending.code, self.ending.reason, self.ending.initiator)
+            ending = self.ending
+            body = closed_body(ending.code, ending.reason, ending.initiator, clean=ending.clean)
             self._recorder.journal.append(Kind.CLOSED.value, self.number, "", body)
         return self.ending
 
@@ -303,9 +308,10 @@ class Connection:
     def _ended(self, error: ConnectionClosed) -> Ending:
         if self._close_reason:
             initiator = self._close_reason if self._close_reason in ("roll", "stop") else "us"
-            return Ending(error.rcvd.code if error.rcvd else 1000, self._close_reason, initiator)
+            code = error.rcvd.code if error.rcvd is not None else 1006
+            return Ending(code, self._close_reason, initiator, clean=error.rcvd is not None)
         if error.rcvd is not None and (error.rcvd_then_sent or error.sent is None):
-            return Ending(error.rcvd.code, error.rcvd.reason, "venue")
+            return Ending(error.rcvd.code, error.rcvd.reason, "venue", clean=True)
         if error.sent is not None:  # a keep-alive ping without answer, or a frame that broke the protocol
             return Ending(error.sent.code, error.sent.reason, "us")
         return Ending(1006, "no close frame", "network")

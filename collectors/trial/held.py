@@ -25,6 +25,7 @@ _LIGHTER = b'{"channel":"'
 _TYPE = b'","type":"'
 _SUBSCRIBED = re.compile(rb'"type":"subscribed/[a-z_]+"\}$')
 _PROBED = "SUBSCRIBE "
+_MEANWHILE_NS = 100_000_000  # what is killed still records for a moment
 _SNAPSHOT = re.compile(r"GET /(?:fapi/v1|api/v3)/depth\?.*\bsymbol=([^&]+)")
 
 
@@ -50,7 +51,7 @@ class Held:
 
     first: payloads of the frames that answer a subscription (Lighter), by stream: they are no events of the ledger.
     snapshots: ids of answered REST books by symbol, and of probed ones by stream. broken: frames that are no JSON, as
-    received. last_ns: receipt of the last row of each journal file, by name.
+    received. ends: receipts of the last rows of each writer's journal files.
     """
 
     writers: list[str]
@@ -60,7 +61,11 @@ class Held:
     broken: list[bytes] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     damage: int = 0
-    last_ns: dict[tuple[str, str], int] = field(default_factory=dict)
+    ends: dict[str, list[int]] = field(default_factory=dict)
+
+    def last_row(self, writer: str, struck_ns: int) -> int | None:
+        """The last row that a writer which was killed then left behind: its next file begins a second later or so."""
+        return max((end for end in self.ends.get(writer, ()) if end <= struck_ns + _MEANWHILE_NS), default=None)
 
     def last_receipt(self, without: str, before_ns: int) -> int | None:
         """When anybody but the writer `without` received an event last, before a moment; None: nobody did."""
@@ -92,7 +97,7 @@ def held(layout: Layout, venue: str) -> Held:
                     elif kind == "event":
                         result.kinds[stream] += 1
                 last = walls[-1]
-            result.last_ns[writer, path.name] = last
+            result.ends.setdefault(writer, []).append(last)
     return result
 
 

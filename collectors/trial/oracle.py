@@ -155,6 +155,7 @@ class _Channel:
         keys = np.fromiter((row[reading.key_place] for row in expected), np.int64, len(expected))
         origin = np.array(source, np.int64)
         first_us, last_us = events.first_us[origin], events.last_us[origin]
+        streamed = Times(first_us.copy(), last_us.copy())
         others = self._answered(name)
         for cells, wall in others:  # a replay in the answer to a subscription can hold what was missed
             for place in np.flatnonzero(keys == cells[reading.key_place]):
@@ -185,7 +186,7 @@ class _Channel:
             writers = {writer: mask[origin] for writer, mask in events.writers.items()}
             self._judge_ids(symbol, Chain(keys, anybody, writers, reading.shut), gaps)
         else:
-            self._judge_times(name, symbol, Times(first_us, last_us), gaps, table, events, origin)
+            self._judge_times(name, symbol, streamed, anybody, gaps, table, events, origin)
         for missed in np.flatnonzero(~anybody).tolist():  # also before the first that is held, and after the last
             if self._deliveries.arrived(name, events.happened[origin[missed]]):
                 findings.dropped += findings.example(f"{symbol}: arrived, in no journal", keys[missed : missed + 1])
@@ -241,10 +242,14 @@ class _Channel:
             findings.false += findings.note(f"{symbol}: declared, but no hole: {row}")
 
     def _judge_times(
-        self, name: str, symbol: str, times: Times, gaps: list[GapRow], table: pa.Table, events: _Events, origin: Ints
-    ) -> None:
+        self, name: str, symbol: str, times: Times, anybody: Bools, gaps: list[GapRow], table: pa.Table,
+        events: _Events, origin: Ints,
+    ) -> None:  # fmt: skip
+        """times: receipts of what was streamed. anybody: what is held, in answers to subscriptions too."""
         findings = self.findings
         for place in times.undeclared(gaps):
+            if anybody[place]:
+                continue
             event = events.happened[origin[place]]
             if self._deliveries.arrived(name, event) or not self._deliveries.listened(name, event):
                 findings.undeclared += findings.note(f"{symbol}: missing, undeclared: event {event.n}")

@@ -56,7 +56,6 @@ class Stroke(msgspec.Struct, frozen=True):
     writer: str
     pid: int
     signal: str
-    journal: str
 
 
 class Recorded(msgspec.Struct):
@@ -224,10 +223,7 @@ class Stage:
         now, process = time.time_ns(), player.process
         process.send_signal(number)
         code = process.wait(_STOP_SECONDS)
-        stroke = Stroke(
-            now, player.exchange, player.writer, process.pid, number.name, str(player.status.get("journal", ""))
-        )
-        self.recorded.strokes.append(stroke)
+        self.recorded.strokes.append(Stroke(now, player.exchange, player.writer, process.pid, number.name))
         if number == signal.SIGTERM:
             self.recorded.exits.append((player.exchange, player.writer, code))
         if number == signal.SIGKILL:

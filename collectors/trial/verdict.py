@@ -51,7 +51,7 @@ class Verdict:
         found = []
         for stroke in self.recorded.strokes:
             journals = self.judged[stroke.exchange].held
-            last = journals.last_ns.get((stroke.writer, stroke.journal))
+            last = journals.last_row(stroke.writer, stroke.time_ns)
             if stroke.signal == "SIGKILL" and last:
                 until = journals.last_receipt(stroke.writer, stroke.time_ns) or stroke.time_ns
                 loss = max(0.0, (until - last) / 1e9)

@@ -4,7 +4,7 @@ kind        stream                     body
 frame       the venue's stream name    the frame as received; control frames have an empty stream
 sent        '' or the request line     the WebSocket message as sent; before a `rest` row: what the request was for
 opened      URL path and query         {"continues", "streams", …}: see `opened_body`
-closed      ''                         {"code", "reason", "initiator"}: see `closed_body`
+closed      ''                         {"code", "reason", "initiator", "clean"}: see `closed_body`
 rest        the request line           the answer, verbatim
 catalogue   the request line           the answer that lists the markets, verbatim
 event       the event's kind           JSON: {"channel"?, "symbol"?, ...}
@@ -81,9 +81,10 @@ def opened_body(
     )
 
 
-def closed_body(code: int | None, reason: str, initiator: str) -> bytes:
-    """The body of a `closed` row. `initiator`: `venue`, `us`, `network`, `roll` or `stop`."""
-    return json_body(code=code, reason=reason, initiator=initiator)
+def closed_body(code: int | None, reason: str, initiator: str, *, clean: bool) -> bytes:
+    """The body of a `closed` row. `initiator`: `venue`, `us`, `network`, `roll` or `stop`. `clean`: whether the venue's
+    close frame came, and so all that it had sent before; otherwise the connection may have been dead for a while."""
+    return json_body(code=code, reason=reason, initiator=initiator, clean=clean)
 
 
 def subscribed_body(streams: Iterable[str], *, active: bool = True, **details: Any) -> bytes:

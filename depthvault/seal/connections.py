@@ -21,8 +21,6 @@ from depthvault.seal.spans import Window
 
 Ints = npt.NDArray[np.int64]
 _CAUSES = {"roll": "roll", "stop": "stop"}
-_DEAD_NS = 5_000_000_000
-"""A connection that is lost after so long without any frame may have been dead since the last one."""
 
 
 @dataclass(slots=True)
@@ -67,10 +65,8 @@ class _Open:
 
     def lost(self) -> None:
         """The connection may have been dead when it ended: what it carried was heard until its last frame at most."""
-        last = self.last_ns or (self.opened_ns if self.continues else 0)
-        if self.closed_ns is not None and last and self.closed_ns - last > _DEAD_NS:
-            for stream in list(self.active):
-                self.end(stream, last)
+        for stream in list(self.active):
+            self.end(stream, self.last_ns or self.opened_ns)
 
     def all_spans(self) -> list[StreamSpan]:
         still = [one.span(stream, None) for stream, one in self.active.items()]
@@ -150,8 +146,9 @@ class ConnectionFold:
             case Kind.OPENED:
                 self._opened(row)
             case Kind.CLOSED:
-                initiator = str(parse_body(row.body).get("initiator", ""))
-                self._end(row.connection, row.wall_ns, _CAUSES.get(initiator, "closed"))
+                body = parse_body(row.body)
+                cause = _CAUSES.get(str(body.get("initiator")), "closed")
+                self._end(row.connection, row.wall_ns, cause, clean=bool(body.get("clean")))
             case Kind.EVENT if row.stream == SUBSCRIBE:
                 self._subscribed(row)
             case Kind.EVENT if row.stream == STALE:
@@ -184,10 +181,8 @@ class ConnectionFold:
             after = following._lost.get(one.connection)
             if after is None or after.last_ns or after.closed_ns is None or not one.last_ns:
                 continue
-            if after.closed_ns - one.last_ns > _DEAD_NS:
-                for each, end in ((one, one.last_ns), (after, after.opened_ns)):
-                    for stream in list(each.active):
-                        each.end(stream, end)
+            for stream in list(one.active):
+                one.end(stream, one.last_ns)
 
     def connections(self) -> list[Connection]:
         """Those that were open at any moment of the period, by time of opening."""
@@ -210,7 +205,7 @@ class ConnectionFold:
 
     def _opened(self, row: Row) -> None:
         body = parse_body(row.body)
-        self._end(row.connection, row.wall_ns, "closed")  # its `closed` row may lie in a damaged record
+        self._end(row.connection, row.wall_ns, "closed", clean=False)  # its `closed` row may lie in a damaged record
         one = _Open(row.connection, row.stream, row.wall_ns, bool(body.get("continues")))
         silent, unheard = set(_names(body, "silent")), set(_names(body, "unheard"))
         self._silent |= silent
@@ -266,18 +261,18 @@ class ConnectionFold:
             )
         )
 
-    def _end(self, connection: int, now: int, cause: str) -> None:
+    def _end(self, connection: int, now: int, cause: str, *, clean: bool) -> None:
         if (one := self._connections.pop(connection, None)) is not None:
             one.closed_ns, one.cause = now, cause
-            # A connection that is closed in order may well have had nothing to say.
-            if cause in ("closed", "crash") or one.renewed:
+            # Where the venue closed it, or answered us, all that it had sent is here.
+            if not clean or one.renewed:
                 one.lost()
                 self._lost[connection] = one
             self._gone.append(one)
 
     def _end_all(self, now: int, cause: str) -> None:
         for connection in list(self._connections):
-            self._end(connection, now, cause)
+            self._end(connection, now, cause, clean=cause != "crash")
 
 
 def _names(body: dict[str, object], key: str = "streams") -> list[str]:

@@ -81,8 +81,8 @@ async def test_lifetime_cut_is_recorded_with_the_code_of_the_venue(tmp_path: Pat
             await until(lambda: collector.recorder.counters.connects == 2, "the connection comes back")
         rows = journal_rows(tmp_path / "data", venue)
         closed = [json.loads(row.body) for row in rows if row.kind == "closed"]
-        assert closed[0]["initiator"] == "venue"
-        assert closed[1]["initiator"] == "stop"
+        assert (closed[0]["initiator"], closed[0]["clean"]) == ("venue", True)
+        assert (closed[1]["initiator"], closed[1]["clean"]) == ("stop", True)
 
 
 @pytest.mark.parametrize("venue", VENUES)
@@ -187,7 +187,10 @@ async def test_half_open_connection_is_noticed_by_its_silence(tmp_path: Path) ->
             await until(lambda: collector.recorder.counters.rolls == 1, "the dead connection is replaced", timeout=30)
             await until(lambda: collector.recorder.counters.gaps == 3, "what it missed is declared")
             await until(lambda: collector.books.states()["live"] == 3, "all books are live again")
-        told = events(journal_rows(tmp_path / "data", venue), "stale")
+        rows = journal_rows(tmp_path / "data", venue)
+        closed = [json.loads(row.body) for row in rows if row.kind == "closed"]
+        assert [(each["initiator"], each["clean"]) for each in closed] == [("roll", False), ("stop", True)]
+        told = events(rows, "stale")
         (stale,) = [each for each in told if each["stream"] == "*"]  # a busy machine may be silent, too, for a moment
         assert (stale["action"], stale["streams"]) == ("renew", 9)
 
@@ -461,3 +464,22 @@ async def test_a_new_file_tells_of_each_connection_what_it_has_not_heard(tmp_pat
         bodies = {number: body for number, body in opened if body["continues"]}
         assert bodies[old.number].get("unheard") is None
         assert bodies[old.number + 1]["unheard"] == bodies[old.number]["streams"] != []
+
+
+async def test_a_new_file_does_not_tell_of_a_connection_that_broke_while_it_was_replaced(tmp_path: Path) -> None:
+    """Its end stands in the file before: told again, it would count as listening for the rest of the new one."""
+    async with running(simulated(tmp_path)) as sim:
+        config = configuration(sim, "binance_spot", tmp_path / "data")
+        async with collecting(config, "binance_spot") as collector:
+            await until(lambda: len(collector.feed.slots[0].connections) == 1, "connected")
+            (slot,) = collector.feed.slots
+            (old,) = slot.connections
+            slot.request_roll("test")
+            await until(lambda: len(slot.connections) == 2 and not slot.connections[1].unanswered, "both carry all")
+            old._socket.transport.abort()
+            await asyncio.wait_for(asyncio.shield(old.done), 5)
+            assert old in slot.connections, "the roll has not noticed yet"
+            collector._repeat_opened()
+        rows = journal_rows(tmp_path / "data", "binance_spot")
+        told = [row.connection for row in rows if row.kind == "opened" and parse_body(row.body)["continues"]]
+        assert told == [old.number + 1]

@@ -34,7 +34,7 @@ from collectors.trial.verdict import Verdict
 from depthvault.errors import UsageError
 
 VENUE = "binance_futures"
-FAULTS = "drop=0.25,duplicate=0.02,malformed=0.005,disconnect=2,silent=0.2"
+FAULTS = "drop=0.25,duplicate=0.02,malformed=0.005,disconnect=2,silent=0.4"
 Tamper = Callable[[Path], None]
 
 
@@ -42,7 +42,7 @@ Tamper = Callable[[Path], None]
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short trial with the real command, kept."""
     folder = tmp_path_factory.mktemp("trial")
-    options = "--minutes 0.2 --symbols 2 --kill 2 --restart 0 --seed 3 --folder kept --output trial.json"
+    options = "--minutes 0.2 --symbols 4 --kill 2 --restart 0 --seed 3 --folder kept --output trial.json"
     words = ["trial", *options.split(), "--venues", VENUE, "--faults", FAULTS]
     done = subprocess.run(
         [sys.executable, "-m", "depthvault.cli", *words], cwd=folder, capture_output=True, text=True, timeout=120,
@@ -237,8 +237,8 @@ def test_a_kill_on_a_connection_that_was_dead_already_tells_nothing_of_the_flush
     dead_ms: list[int], losses: list[float]
 ) -> None:
     frames = StreamFrames(array("q", [1]), array("q", [1_010 * 10**9]), array("q", [1]))
-    held = Held(["a", "b"], {"btcusdt@depth": frames}, last_ns={("a", "j"): 1_000 * 10**9})
-    stroke = Stroke(1_011 * 10**9, VENUE, "a", 7, "SIGKILL", "j")
+    held = Held(["a", "b"], {"btcusdt@depth": frames}, ends={"a": [900 * 10**9, 1_000 * 10**9, 1_020 * 10**9]})
+    stroke = Stroke(1_011 * 10**9, VENUE, "a", 7, "SIGKILL")
     judged = Judged([], held, Deliveries(_dead_ms=dead_ms), 0)
     verdict = Verdict(Recorded(plan={}, strokes=[stroke]), Archived(0, 0, 0, 0, [], 0, 0), {VENUE: judged})
     assert verdict.kill_losses() == losses

@@ -73,4 +73,4 @@ def record(data_dir: Path) -> None:
                 collector.append("frame", 1, stream, body.encode())
             if number % 30 == 0:
                 poll.append_rest(request, json.dumps(book.snapshot(sent)).encode(), clock.wall - 3_000_000)
-        collector.append("closed", 1, "", closed_body(1000, "", "stop"))
+        collector.append("closed", 1, "", closed_body(1000, "", "stop", clean=True))

@@ -30,7 +30,6 @@ STEP_MS = 500
 HOUR_MS = 3_600_000
 FLUSH_MS = 8_000
 SNAPSHOT_MS = 120_000
-QUIET_NS = 5_000_000_000
 DELAY_MS = {"a": 4, "b": 9}
 _CLOSE_REASON = {"disconnect": ("network", 1006), "roll": ("roll", 1000)}
 
@@ -159,9 +158,10 @@ class Recorder:
         for link in gone:
             self._take(link)
             link.listened.end_ns = self._clock.wall_ns()
-            if cause == "disconnect" and link.listened.end_ns - link.last_ns > QUIET_NS:
-                link.listened.end_ns = link.last_ns  # it may have been dead since
-            self._journal.append("closed", link.number, "", closed_body(code, cause, initiator))
+            clean = cause != "disconnect"
+            if not clean:
+                link.listened.end_ns = link.last_ns or link.listened.start_ns  # it may have been dead since
+            self._journal.append("closed", link.number, "", closed_body(code, cause, initiator, clean=clean))
             self.venue.disconnect(link.wire.id)
 
     @property
@@ -173,9 +173,13 @@ class Recorder:
         journal = self._journal
         assert journal is not None
         path = journal.path
-        last = [piece for piece in read(path) if isinstance(piece, Batch)][-1]
+        heard: dict[int, int] = {}
+        for piece in read(path):
+            if isinstance(piece, Batch):
+                columns = (piece.rows.column(name).to_pylist() for name in ("connection", "kind", "wall_ns"))
+                heard |= {number: wall for number, kind, wall in zip(*columns, strict=True) if kind == "frame"}
         for link in self._links:
-            link.listened.end_ns = last.rows.column("wall_ns")[-1].as_py()
+            link.listened.end_ns = heard.get(link.number, link.listened.start_ns)
             self.venue.disconnect(link.wire.id)
         self._links = []
         journal._file.release()  # what the end of a process does to its locks

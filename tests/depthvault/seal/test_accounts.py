@@ -229,8 +229,8 @@ def test_connections_tell_when_and_why_they_ended_and_what_they_carried(tape: Ta
     writer.append("event", 1, "subscribe", subscribed_body(["y@trade", "z@trade"]), at("12:10:02"))
     writer.append("event", 1, "subscribe", subscribed_body(["y@trade"], active=False), at("12:10:03"))
     writer.append("opened", 2, "/other", opened_body(), at("12:10:04"))
-    writer.append("closed", 1, "", closed_body(1006, "", "network"), at("12:10:05"))
-    writer.append("closed", 2, "", closed_body(1000, "", "roll"), at("12:10:06"))
+    writer.append("closed", 1, "", closed_body(1006, "", "network", clean=False), at("12:10:05"))
+    writer.append("closed", 2, "", closed_body(1000, "", "roll", clean=True), at("12:10:06"))
     writer.append("opened", 3, "/stream", opened_body(), at("12:10:07"))
     tape.clock.wall = at("12:10:08")
     writer.close("sigterm")
@@ -238,10 +238,10 @@ def test_connections_tell_when_and_why_they_ended_and_what_they_carried(tape: Ta
     assert (one.connection, one.route, one.cause, one.continues) == (1, "/stream", "closed", False)
     assert (one.opened_ns, one.closed_ns) == (at("12:10:01"), at("12:10:05"))
     assert [(span.stream, span.from_ns, span.until_ns) for span in one.streams] == [
-        ("x@trade", at("12:10:01"), None),
+        ("x@trade", at("12:10:01"), at("12:10:01")),
         ("y@trade", at("12:10:02"), at("12:10:03")),
-        ("z@trade", at("12:10:02"), None),
-    ]
+        ("z@trade", at("12:10:02"), at("12:10:02")),
+    ], "it broke without a frame: nobody can say that it ever lived"
     assert (two.cause, two.closed_ns) == ("roll", at("12:10:06"))
     assert (three.cause, three.closed_ns) == ("stop", at("12:10:08"))
 
@@ -253,7 +253,7 @@ def test_a_connection_goes_on_through_a_rotation(tape: Tape) -> None:
     assert writer.rotate_if_due()
     writer.append("opened", 1, "/stream", opened_body(["x@trade"], continues=True))
     tape.clock.wall = at("13:20:00")
-    writer.append("closed", 1, "", closed_body(1000, "", "venue"))
+    writer.append("closed", 1, "", closed_body(1000, "", "venue", clean=True))
     writer.close()
     before = only(tape.seal(HOUR).connections)
     after = next(one for one in tape.seal(HOUR.next()).connections if one.continues)

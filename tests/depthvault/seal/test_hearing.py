@@ -101,7 +101,7 @@ def test_a_stream_stays_silent_on_a_new_connection_until_it_speaks(tape: Tape) -
         writer.append("event", 0, "stale", stale("renew", 60.0), at("12:11:00"))
         writer.append("opened", 2, "/stream", opened_body(), at("12:11:01"))
         writer.append("event", 2, "subscribe", subscribed_body([STREAM]), at("12:11:02"))
-        writer.append("closed", 1, "", closed_body(1000, "roll", "roll"), at("12:11:10"))
+        writer.append("closed", 1, "", closed_body(1000, "roll", "roll", clean=True), at("12:11:10"))
         tape.clock.wall = at("12:20:00")
     receipt = tape.seal()
     assert spans(receipt, 1) == [span("12:10:00", "12:10:00", None), span("12:11:00", None, None, silent=True)]
@@ -121,12 +121,24 @@ def test_a_connection_found_silent_as_a_whole_silences_its_streams_alone(tape: T
     assert spans(receipt, 2) == [span("12:10:00", None, "12:10:00", name="ethusdt@trade")]
 
 
-@pytest.mark.parametrize(("closed", "until"), [("12:10:08", None), ("12:10:50", "12:10:04")])
-def test_a_connection_that_died_was_heard_until_its_last_frame(tape: Tape, closed: str, until: str | None) -> None:
+@pytest.mark.parametrize(
+    ("closing", "until"),
+    [
+        (closed_body(1011, "keepalive ping timeout", "us", clean=False), "12:10:04"),
+        (closed_body(1006, "", "network", clean=False), "12:10:04"),
+        (closed_body(1006, "stop", "stop", clean=False), "12:10:04"),
+        (closed_body(1001, "bye", "venue", clean=True), None),
+        (closed_body(1000, "stop", "stop", clean=True), None),
+    ],
+    ids=["ping", "network", "stop unanswered", "venue", "stop"],
+)
+def test_a_connection_without_a_close_frame_was_heard_until_its_last_frame(
+    tape: Tape, closing: bytes, until: str | None
+) -> None:
     with tape.begin("12:10:00") as writer:
         writer.append("opened", 1, "/stream", opened_body([STREAM]), at("12:10:00"))
         put_trades(writer, (1, "12:10:02", "12:10:02"), (2, "12:10:04", "12:10:04"))
-        writer.append("closed", 1, "", closed_body(1011, "keepalive ping timeout", "us"), at(closed))
+        writer.append("closed", 1, "", closing, at("12:10:08"))
         tape.clock.wall = at("12:20:00")
     assert spans(tape.seal()) == [span("12:10:00", until, "12:10:02")]
 
@@ -140,7 +152,7 @@ def test_a_connection_that_is_renewed_for_its_silence_may_have_been_dead(
         put_trades(writer, (1, "12:10:02", "12:10:02"), (2, "12:10:04", "12:10:04"))
         writer.append("opened", 2, "/stream", opened_body([STREAM]), at("12:10:49"))
         writer.append("event", 2, "roll", json_body(**{"reason": reason, "from": 1, "to": 2}), at("12:10:50"))
-        writer.append("closed", 1, "", closed_body(1000, "roll", "roll"), at("12:10:51"))
+        writer.append("closed", 1, "", closed_body(1000, "roll", "roll", clean=True), at("12:10:51"))
         tape.clock.wall = at("12:20:00")
     assert spans(tape.seal()) == [span("12:10:00", until, "12:10:02")]
 
@@ -204,7 +216,7 @@ def test_what_was_dead_when_the_hour_turned_is_known_from_the_next_file(tape: Ta
         writer.append("event", 1, "stale", stale("renew", 25.0, "*"), at("13:00:05"))
     else:
         died = at("13:00:20") if how == "ping" else at("13:00:01")
-        writer.append("closed", 1, "", closed_body(1011, "keepalive ping timeout", "us"), died)
+        writer.append("closed", 1, "", closed_body(1011, "keepalive ping timeout", "us", clean=False), died)
     tape.clock.wall = at("13:20:00")
     writer.close("sigterm")
     assert spans(tape.seal()) == [span("12:59:00", "12:59:40", "12:59:30")]
@@ -220,7 +232,7 @@ def test_what_goes_on_in_the_next_file_was_heard_to_the_end_of_its_own(tape: Tap
     assert writer.rotate_if_due()
     writer.append("opened", 1, "/stream", opened_body([STREAM], continues=True))
     put_trades(writer, (2, "13:00:10", "13:00:10"))
-    writer.append("closed", 1, "", closed_body(1006, "", "network"), at("13:00:11"))
+    writer.append("closed", 1, "", closed_body(1006, "", "network", clean=False), at("13:00:11"))
     tape.clock.wall = at("13:20:00")
     writer.close("sigterm")
     assert spans(tape.seal()) == [span("12:59:00", None, "12:59:30")]
