@@ -10,7 +10,8 @@ from airflow.sdk import Asset, dag, get_current_context, task, task_group
 
 from plugins import archiving
 from plugins.archiving import Period
-from plugins.schedules import ARCHIVE, ARCHIVED, START, archive_schedule, config, defaults
+from plugins.configuration import config
+from plugins.schedules import ARCHIVE, ARCHIVED, START, archive_schedule, defaults
 
 archive = Asset(name="archive", uri=ARCHIVE)
 hours = Asset(name="archived_hours", uri=ARCHIVED)  # apart: an event with a partition wakes no DAG that has none

@@ -7,7 +7,8 @@ from datetime import timedelta
 from airflow.sdk import dag, task
 
 from plugins import polling
-from plugins.schedules import START, config, defaults, probe_schedule
+from plugins.configuration import config
+from plugins.schedules import START, defaults, probe_schedule
 
 
 @dag(

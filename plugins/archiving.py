@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from plugins.schedules import config
+from plugins.configuration import config
 
 if TYPE_CHECKING:
     from depthvault.archive.staging import Unit

@@ -14,7 +14,7 @@ from airflow.sdk import BaseNotifier
 
 from depthvault.alerts import Alert, Message, Sender, Spool, configured_senders
 from depthvault.config import Secrets
-from plugins.schedules import config
+from plugins.configuration import config
 
 
 class AlertNotifier(BaseNotifier):

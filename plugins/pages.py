@@ -18,7 +18,7 @@ from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Depends, FastAPI, HTTPException, Query
 from fastapi.responses import HTMLResponse
 
-from plugins.schedules import config
+from plugins.configuration import config
 
 if TYPE_CHECKING:
     from depthvault.archive.manifest import ArchiveState

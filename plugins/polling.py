@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from depthvault.errors import DepthvaultError, RestError
-from plugins.schedules import config
+from plugins.configuration import config
 
 if TYPE_CHECKING:
     from depthvault.polls import Polled

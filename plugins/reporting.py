@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
-from plugins.schedules import config
+from plugins.configuration import config
 
 
 def report_date(day: str | None, now: datetime) -> date:

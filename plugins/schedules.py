@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Any
 
-from depthvault.config import Config, load_config
 from depthvault.period import HOUR
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -16,12 +14,6 @@ ARCHIVE = "depthvault://archive"
 """The asset that `archive_hour` updates and `cleanup_local` waits for."""
 ARCHIVED = "depthvault://archive/hours"
 """The asset whose partitions are the archived periods, one a venue and period: what is done, for the eye alone."""
-
-
-@cache
-def config() -> Config:
-    """The configuration as the DAG processor or the task's process found it."""
-    return load_config()
 
 
 def probe_schedule(cadence: timedelta) -> str | timedelta:

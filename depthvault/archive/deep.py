@@ -20,10 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from depthvault.archive.encoding import LogicalHash
+from depthvault.archive.finding import Finding
 from depthvault.archive.manifest import ArchiveFile, ArchiveState, Entry
 from depthvault.archive.places import Part, PeriodRows, Places, times_of
+from depthvault.archive.reaudit import audit_findings
 from depthvault.archive.stitch import Ints, chain_order, codes, column
-from depthvault.archive.verify import Finding
 from depthvault.errors import CorruptError
 from depthvault.layout import Layout
 from depthvault.period import Period
@@ -46,8 +47,6 @@ class Deep:
 
 def deeply(layout: Layout, state: ArchiveState) -> Deep:
     """Look at the rows of all files that are here."""
-    from depthvault.archive.reaudit import audit_findings
-
     result, places = Deep(), Places(layout, state)
     for path, file in sorted(state.files.items()):
         if layout.archived(path).exists():

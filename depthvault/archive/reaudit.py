@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from depthvault.archive.auditing import Sources, audit_row, earlier
+from depthvault.archive.finding import Finding
 from depthvault.archive.manifest import ArchiveState, Entry
 from depthvault.archive.places import Places
-from depthvault.archive.verify import Finding
 from depthvault.config import Config
 from depthvault.errors import ConfigError
 from depthvault.exchanges import exchange as exchange_named

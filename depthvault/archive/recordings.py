@@ -14,10 +14,10 @@ from pathlib import Path
 
 import google_crc32c
 
+from depthvault.archive.finding import PENDING, Finding
 from depthvault.archive.manifest import ArchiveState
 from depthvault.archive.raw import ACCOUNTS, PREFIX, PROOF
 from depthvault.archive.store import Store
-from depthvault.archive.verify import PENDING, Finding
 from depthvault.durable import sha256_file
 from depthvault.errors import CorruptError, StoreError
 from depthvault.journal import is_locked

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from depthvault.archive import checkpoint, log
+from depthvault.archive import checkpoint, log, recordings
+from depthvault.archive.deep import deeply
+from depthvault.archive.finding import PENDING, Finding
 from depthvault.archive.manifest import ArchiveFile, ArchiveState
 from depthvault.archive.store import Store
 from depthvault.durable import sha256_file
@@ -19,24 +21,7 @@ _DERIVED = frozenset({log.SUMS_KEY, checkpoint.KEY})
 _OTHERS = ("raw/", "accounts/", "iceberg/", "__r2_data_catalog/")
 """Folders of the store that are no part of the archive."""
 
-PENDING = timedelta(hours=1)
-"""How long a file may wait for its manifest before it counts as extra."""
 _LOOKS = 3
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Finding:
-    """Something that is not as it should be. where: `local` or `store`. kind: `chain`, `missing`, `corrupt`, `extra`,
-    `sums`, `unreachable`, `continuity` or `audit`. path: relative to `archive/`, as in the manifests; of journals and
-    what was sealed from them, to `data_dir`."""
-
-    where: str
-    kind: str
-    path: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.path}: {self.kind}: {self.detail}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +76,6 @@ def _last_manifest(layout: Layout, store: Store | None) -> tuple[str, ...]:
 
 
 def _verify(layout: Layout, store: Store | None, local: bool, deep: bool, now: datetime) -> Verification:
-    from depthvault.archive import recordings
-
     findings: list[Finding] = []
     checked = size = manifests = pending = unread = 0
     state: ArchiveState | None = None
@@ -115,8 +98,6 @@ def _verify(layout: Layout, store: Store | None, local: bool, deep: bool, now: d
             more, of = recordings.tally(recordings.sealed_findings(layout, state), findings)
             checked, size = checked + more, size + of
             if deep:
-                from depthvault.archive.deep import deeply
-
                 rows = deeply(layout, state)
                 findings += rows.findings
                 unread = rows.unread

@@ -26,7 +26,7 @@ Configure = Callable[..., Path]
 @pytest.fixture
 def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
     """`configure(**sections)` makes a configuration the current one, and returns the data folder."""
-    from plugins import schedules
+    from plugins import configuration
 
     for name in SECRETS:
         monkeypatch.delenv(name, raising=False)
@@ -37,8 +37,8 @@ def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Confi
         path = tmp_path / "depthvault.yaml"
         path.write_text(yaml.safe_dump({"data_dir": str(data), "journal": {"min_free": 0}, **sections}))
         monkeypatch.setenv("DEPTHVAULT_CONFIG", str(path))
-        schedules.config.cache_clear()
+        configuration.config.cache_clear()
         return data
 
     yield write
-    schedules.config.cache_clear()
+    configuration.config.cache_clear()

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from depthvault.archive.compact import compact, ready_units
+from depthvault.archive.finding import PENDING, Finding
 from depthvault.archive.publish import publish_with
 from depthvault.archive.raw import raw_key, upload_raw
 from depthvault.archive.rederive import rederive
 from depthvault.archive.staging import Unit
 from depthvault.archive.store import Store
-from depthvault.archive.verify import PENDING, Finding, verify
+from depthvault.archive.verify import verify
 from depthvault.config import BinanceSpotConfig, Config
 from depthvault.errors import CorruptError
 from depthvault.exchanges import exchange

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from depthvault.archive.compact import compact
+from depthvault.archive.finding import PENDING
 from depthvault.archive.publish import publish_with
 from depthvault.archive.staging import Unit
 from depthvault.archive.store import Store
-from depthvault.archive.verify import PENDING, verify
+from depthvault.archive.verify import verify
 
 from .sealed import FUTURES, HOUR, Host, chain, trade_rows
 from .seaweed import Server
