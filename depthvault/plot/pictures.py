@@ -86,8 +86,7 @@ def coverage(vault: Vault, channel: str = "depth_diff", exchange: str | None = N
             marks.append((x, y))
     title = f"Coverage of {channel}"
     figure, axes = _figure(title, height=max(2.6, 1.6 + 0.24 * len(names)))
-    colours = mpl.colormaps["RdYlGn"].copy()
-    colours.set_bad("#eef1f4")
+    colours = mpl.colormaps["RdYlGn"].with_extremes(bad="#eef1f4")
     image = axes.imshow(shares, aspect="auto", cmap=colours, vmin=0, vmax=1, interpolation="nearest")
     if marks:
         axes.scatter(*zip(*marks, strict=True), s=14, color=INK, label="gap that nothing closed")
@@ -184,8 +183,7 @@ def heatmap(
                 grid[:, column] += np.histogram(prices, edges, weights=sizes)[0]
     title = f"{exchange} {symbol}: liquidity"
     figure, axes = _figure(title, height=6.5)
-    colours = mpl.colormaps["cividis"].copy()
-    colours.set_bad("#0b1a33")
+    colours = mpl.colormaps["cividis"].with_extremes(bad="#0b1a33")
     shown = np.ma.masked_equal(grid, 0)
     smallest = float(np.quantile(grid[grid > 0], 0.05)) if (grid > 0).any() else 1.0
     image = axes.pcolormesh(
