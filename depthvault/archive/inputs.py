@@ -138,14 +138,17 @@ def _is_outdated(layout: Layout, state: ArchiveState, entry: Entry) -> bool:
 
 
 def told_in(sealed_receipts: Iterable[Sealed], period: Period) -> set[str]:
-    """Labels of the periods whose receipts tell of the sessions around `period`: it, the one before, and of each writer
-    the last one that it has before, so that a long outage has its cause."""
+    """Labels of the periods whose receipts tell of the sessions around `period`: it, the one before, of each writer
+    the last one that it has before, so that a long outage has its cause, and those in which rows of it came late."""
     last: dict[str, str] = {}
+    late = set()
     for each in sealed_receipts:
         receipt = each.receipt
         if receipt.period < period.label:
             last[receipt.writer] = max(receipt.period, last.get(receipt.writer, ""))
-    return {period.previous().label, period.label, *last.values()}
+        elif any(file.period == period.label for file in receipt.files):
+            late.add(receipt.period)
+    return {period.previous().label, period.label, *last.values(), *late}
 
 
 def _journals_begun(layout: Layout, sealed_receipts: Iterable[Sealed]) -> dict[str, list[int]]:

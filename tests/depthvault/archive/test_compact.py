@@ -278,6 +278,21 @@ def test_an_outage_over_several_periods_has_the_cause_that_ended_the_last_sessio
     assert gap["end_time"] == back.start + timedelta(seconds=50)
 
 
+def test_a_hole_among_rows_that_came_late_has_the_cause_of_when_they_came(host: Host) -> None:
+    """The venue is behind: the last events of an hour come in the next one, and the writer crashes among them."""
+    events, following = chain(60, start=3_540.0), HOUR.next()
+    late = [event.row("a", delay=40) for event in (*events[40:45], *events[50:])]
+    host.seal("a", {"depth_diff": [event.row("a") for event in events[:40]]})
+    host.seal(
+        "a", {}, period=following, late={HOUR: {"depth_diff": late}},
+        links=[Link(end=25.5, cause="crash", continues=True), Link(start=28.0, number=2)],
+    )  # fmt: skip
+    run(host)
+    publish(host)
+    (gap,) = table(host, "gaps")
+    assert (gap["status"], gap["cause"]) == ("lost", "crash")
+
+
 def test_coverage_says_how_many_events_were_to_be_expected(host: Host) -> None:
     period = HOUR
     told = []
