@@ -61,7 +61,8 @@ class BookSync:
 
     continuity, seed: the venue's rules. grace_ns: how long a late frame may close a gap.
     capacity: events remembered while a seed is wanted; when more come, the oldest are forgotten, which can only make
-    a snapshot count as too old, never join wrongly.
+    a snapshot count as too old, never join wrongly. Snapshots are seconds old, seeds are waited for much longer where
+    the weight budget is short: what is remembered must reach behind a snapshot, not back to when it was first wanted.
 
     Feed it `receive` for each event, `snapshot` for each REST answer, `due` when time passes, `interrupted` when the
     connection that carried the stream was lost.
@@ -85,7 +86,7 @@ class BookSync:
         "seeded",
     )
 
-    def __init__(self, continuity: Continuity, seed: Seed, *, grace_ns: int, capacity: int = 4096) -> None:
+    def __init__(self, continuity: Continuity, seed: Seed, *, grace_ns: int, capacity: int = 512) -> None:
         self._continuity = continuity
         self._in_band = seed is Seed.IN_BAND
         self.grace_ns = grace_ns
