@@ -203,8 +203,8 @@ def listening(
         for receipt, link in found.values()
         if link.continues
     }
-    doubts = {  # where a stream had not spoken when its connection went on in the next file: until when it did not
-        (receipt.writer, link.connection, link.journal, part.stream): _doubt_ends(link, part)
+    doubts = {  # where a stream had not spoken when its connection went on in the next file: what became of it there
+        (receipt.writer, link.connection, link.journal, part.stream): _after(link, part, exchange)
         for receipt, link in found.values()
         if link.continues
         for part in link.streams
@@ -214,9 +214,21 @@ def listening(
     return sorted(sessions, key=lambda session: (session.writer, session.opened_ns, session.closed_ns)), damage
 
 
-def _doubt_ends(link: Connection, part: StreamSpan) -> int:
+def _is_over(link: Connection, part: StreamSpan) -> bool:
+    return part.until_ns is not None or (link.closed_ns is not None and link.cause != "rotate")
+
+
+def _is_silent(link: Connection, part: StreamSpan, exchange: Exchange) -> bool:
+    """Whether a subscription delivered nothing although it should have."""
+    return part.silent or (part.heard_ns is None and _is_over(link, part) and speaks_often(exchange, part.stream))
+
+
+def _after(link: Connection, part: StreamSpan, exchange: Exchange) -> tuple[int, bool]:
+    """Until when a subscription that was in doubt as its file began had not spoken, and whether it should have."""
     end = part.heard_ns if part.heard_ns is not None else part.until_ns
-    return end if end is not None else FOREVER if link.closed_ns is None else link.closed_ns
+    if end is None:
+        end = FOREVER if link.closed_ns is None else link.closed_ns
+    return end, _is_silent(link, part, exchange)
 
 
 def _session(
@@ -224,7 +236,7 @@ def _session(
     receipt: Receipt,
     link: Connection,
     resumed: dict[tuple[str, int, str], int],
-    doubts: dict[tuple[str, int, str, str], int],
+    doubts: dict[tuple[str, int, str, str], tuple[int, bool]],
     exchange: Exchange,
 ) -> Session:
     end = link.closed_ns
@@ -244,20 +256,18 @@ def _session(
     for part in link.streams:
         until = end if part.until_ns is None else part.until_ns
         spoke = part.from_ns if part.heard_ns == NOT_TOLD else part.heard_ns
-        is_over = part.until_ns is not None or (link.closed_ns is not None and link.cause != "rotate")
+        is_silent = _is_silent(link, part, exchange)
         waited = Span(part.from_ns, until if spoke is None else min(spoke, until))
+        if spoke is None and not _is_over(link, part):
+            doubt = doubts.get((receipt.writer, link.connection, following, part.stream))
+            if doubt is not None:
+                waited, is_silent = Span(waited.start, doubt[0]), is_silent or doubt[1]
         for name in _channels(exchange, part.stream, receipt.symbols):
             if channel_of(exchange.name, name[0]).continuity in PROVED_BY_IDS:
                 heard.setdefault(name, []).append(Span(part.from_ns, until))
                 continue
             if spoke is not None:
                 heard.setdefault(name, []).append(Span(waited.end, until))
-            is_silent = part.silent or (spoke is None and is_over and speaks_often(exchange, part.stream))
-            if spoke is None and not is_over:
-                waited = Span(
-                    waited.start,
-                    doubts.get((receipt.writer, link.connection, following, part.stream), waited.end),
-                )
             (silent if is_silent else doubted).setdefault(name, []).append(waited)
     return Session(
         receipt.writer, link.opened_ns, end, link.cause, _tuples(heard), _tuples(doubted), _tuples(silent)

@@ -230,3 +230,17 @@ def test_doubt_goes_on_with_the_connection_through_the_turn_of_the_hour(host: Ho
     evidence = np.array([HOUR.start_ns + 10_000_000_000])
     judged = [session.judged("book_ticker", "BTCUSDT", lambda writer: evidence) for session in sessions]
     assert [session.listened("book_ticker", "BTCUSDT") for session in judged] == [[], []]
+
+
+@pytest.mark.parametrize(("spoke", "listened", "silent"), [(None, [0, 0], [1, 1]), (12.5, [1, 2], [0, 0])])
+def test_a_subscription_that_ends_without_a_word_after_the_turn_did_not_listen_before_it(
+    spoke: float | None, listened: list[int], silent: list[int], host: Host
+) -> None:
+    before = HOUR.previous()
+    waiting = Link(start=3580.0, end=3600.0, cause="rotate", streams=TICKER, heard=None)
+    host.seal("a", {}, period=before, links=[waiting])
+    host.seal("a", {}, links=[Link(start=0.0, end=20.0, cause="roll", streams=TICKER, heard=spoke, continues=True)])
+    venue = exchange(FUTURES, Config().exchanges[FUTURES])
+    sessions, _ = listening(host.layout, sealed(host.layout, FUTURES), (before.label, HOUR.label), venue)
+    assert [len(session.listened("book_ticker", "BTCUSDT")) for session in sessions] == listened
+    assert [len(session.silent("book_ticker", "BTCUSDT")) for session in sessions] == silent
