@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from collectors.counters import Counters
 from depthvault.errors import JournalError
@@ -29,9 +30,17 @@ class Persistence:
     counters: Counters
     on_rotate: Callable[[], None]
     on_disk: Callable[[str | None, float], None] = lambda refusal, seconds: None
+    # One thread for all writes: Arrow keeps what was freed for each thread that ever made a record.
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "journal"))
 
     async def run(self) -> None:
         """Until cancelled. A disk that refuses is reported loudly and tried again: rows wait in memory."""
+        try:
+            await self._run()
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def _run(self) -> None:
         config = self.journal.config
         # The wait and the write itself must fit into the interval.
         pause = config.flush_interval.total_seconds() * 0.8
@@ -64,13 +73,13 @@ class Persistence:
 
     async def _flush(self) -> None:
         started = time.perf_counter()
-        await asyncio.to_thread(self.journal.flush)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.journal.flush)
         self.counters.flushes += 1
         self.counters.flushed_at = time.monotonic()
         self.counters.flush_worst_ms = max(self.counters.flush_worst_ms, (time.perf_counter() - started) * 1e3)
 
     async def _fsync(self) -> None:
         started = time.perf_counter()
-        await asyncio.to_thread(self.journal.fsync)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.journal.fsync)
         self.counters.fsyncs += 1
         self.counters.fsync_worst_ms = max(self.counters.fsync_worst_ms, (time.perf_counter() - started) * 1e3)
