@@ -73,7 +73,7 @@ def running(folder: Path, iceberg: str | None = None) -> Iterator[Server]:
     program = weed_program()
     assert program is not None
     access, secret = secrets.token_hex(8), secrets.token_hex(16)
-    master, volume, filer, s3, rest = _free_ports(5)
+    master, volume, filer, s3, rest, admin = _free_ports(6)
     tables = [] if iceberg is None else [f"-tableBucket={iceberg}"]
     log = (folder / "weed.log").open("wb")
     process = subprocess.Popen(
@@ -82,7 +82,7 @@ def running(folder: Path, iceberg: str | None = None) -> Iterator[Server]:
             "-master.telemetry=false", "-admin.ui=false", "-webdav=false", "-s3.iam=false",
             f"-s3.port.iceberg={rest if iceberg else 0}", *tables, "-s3.port.lance=0",
             "-master.volumeSizeLimitMB=64", f"-master.port={master}", f"-volume.port={volume}",
-            f"-filer.port={filer}", f"-s3.port={s3}",
+            f"-filer.port={filer}", f"-s3.port={s3}", f"-admin.port={admin}",
         ],
         env={**os.environ, "AWS_ACCESS_KEY_ID": access, "AWS_SECRET_ACCESS_KEY": secret, "HOME": str(folder)},
         stdout=log,
@@ -99,7 +99,7 @@ def running(folder: Path, iceberg: str | None = None) -> Iterator[Server]:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
         log.close()
-        ports = (master, volume, filer, s3, rest)
+        ports = (master, volume, filer, s3, rest, admin)
         remove_sockets([*ports, *(port + 10_000 for port in ports)])
 
 
