@@ -179,10 +179,9 @@ class ConnectionFold:
                 if last is not None and last < one.closed_ns:
                     one.end(stream, last)
             after = following._lost.get(one.connection)
-            if after is None or after.last_ns or after.closed_ns is None or not one.last_ns:
-                continue
-            for stream in list(one.active):
-                one.end(stream, one.last_ns)
+            if after is not None and one.last_ns and not after.last_ns:  # dead before the turn, for all that is known
+                for stream in list(one.active):
+                    one.end(stream, one.last_ns)
 
     def connections(self) -> list[Connection]:
         """Those that were open at any moment of the period, by time of opening."""
